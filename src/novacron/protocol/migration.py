@@ -1,0 +1,164 @@
+"""The words of a migration: orders, progress, the hand-over between two nodes.
+
+``epoch`` is the owner epoch that this attempt burned: it only grows, and a message of an older one is refused.
+"""
+
+from typing import Final
+
+from msgspec import Struct, field
+
+from novacron.core.ids import MigrationId, VmId
+from novacron.protocol.vm import VmSpec
+
+PHASES: Final = (
+    "prepare",  # the destination is being started; the source owns and runs
+    "copy",  # disks, then RAM by rounds; the source runs
+    "switchover",  # the source is paused; the last pages, blocks and the device state move
+    "ready",  # the destination holds everything, durably, and may not give up by itself
+    "committed",  # handed over: the point of no return has passed
+    "verify",  # the destination runs; the guest is looked at
+    "window",  # verified; the source keeps its paused VM until the window ends
+    "done",
+)
+
+
+class MigrationPolicy(Struct, frozen=True):
+    """How a migration may go about its work."""
+
+    max_downtime_ms: int = 300
+    bandwidth_bytes_s: int | None = None  # None: as much as the link gives
+    streams: int = 2
+    compression_level: int = 1
+    verify_window_ms: int = 30_000
+    move_disks: bool = True
+
+
+class ByteSplit(Struct, frozen=True):
+    """Where guest bytes went (``*_bytes``: guest content) and what they cost (``*_wire_bytes``)."""
+
+    unchanged_bytes: int = 0
+    zero_bytes: int = 0
+    dedup_bytes: int = 0
+    delta_bytes: int = 0
+    literal_bytes: int = 0
+    zero_wire_bytes: int = 0
+    dedup_wire_bytes: int = 0
+    delta_wire_bytes: int = 0
+    compressed_wire_bytes: int = 0
+
+
+class MigrationProgress(Struct, frozen=True):
+    """What is known while a migration runs; every figure only grows but rate, dirty rate and ETA."""
+
+    phase: str = "prepare"
+    round: int = 0
+    done_bytes: int = 0  # guest bytes dealt with, all rounds together
+    total_bytes: int = 0  # of the plan as it stands: grows with each round
+    rate_bytes_s: float = 0.0  # guest bytes
+    wire_rate_bytes_s: float = 0.0
+    dirty_rate_bytes_s: float = 0.0
+    eta_ms: int | None = None
+    wire_bytes: int = 0
+    rtt_ms: float = 0.0
+    converging: bool | None = None
+    note: str = ""
+    split: ByteSplit = field(default_factory=ByteSplit)
+
+
+class MigrationSummary(Struct, frozen=True):
+    """What a finished migration came to."""
+
+    total_ms: int
+    downtime_ms: int
+    rounds: int
+    guest_bytes: int  # RAM plus disk content that had to be at the other side
+    wire_bytes: int  # everything sent by the source, TLS records excluded
+    ram_wire_bytes: int
+    disk_wire_bytes: int
+    bandwidth_bytes_s: int
+    verified: bool
+    split: ByteSplit
+
+
+class OpenRequest(Struct, frozen=True):
+    """To the source's node: burn an epoch for this attempt and say what there is to move."""
+
+    migration_id: MigrationId
+    vm_id: VmId
+
+
+class OutgoingOffer(Struct, frozen=True):
+    """The source's answer."""
+
+    migration_id: MigrationId
+    vm_id: VmId
+    epoch: int
+    spec: VmSpec
+    source_node: str  # its SPIFFE id
+    source_address: str
+
+
+class IncomingOrder(Struct, frozen=True):
+    """To the destination's node (through its controller): make ready to receive."""
+
+    migration_id: MigrationId
+    vm_id: VmId
+    epoch: int
+    spec: VmSpec
+    source_node: str
+    source_address: str
+
+
+class IncomingReady(Struct, frozen=True):
+    """The destination's answer: where the data plane connects."""
+
+    migration_id: MigrationId
+    address: str
+    node: str  # SPIFFE id
+
+
+class OutgoingOrder(Struct, frozen=True):
+    """To the source's node: move it."""
+
+    migration_id: MigrationId
+    vm_id: VmId
+    epoch: int
+    target: IncomingReady
+    policy: MigrationPolicy
+
+
+class MigrationRef(Struct, frozen=True):
+    """One attempt, named."""
+
+    migration_id: MigrationId
+    vm_id: VmId
+
+
+class MigrationReport(Struct, frozen=True):
+    """A node's word on one attempt; ``state`` is what its journal says."""
+
+    migration_id: MigrationId
+    vm_id: VmId
+    epoch: int
+    role: str  # source or destination
+    state: str  # open, moving, committed, verified, released, aborted, failed; destination: prepared, ready, running, lost
+    progress: MigrationProgress = field(default_factory=MigrationProgress)
+    summary: MigrationSummary | None = None
+    error_code: str = ""
+    error_cause: str = ""
+    error_next: str = ""
+
+
+class HandoverQuestion(Struct, frozen=True):
+    """Node to node, after a cut or a restart: what became of this attempt?"""
+
+    migration_id: MigrationId
+    vm_id: VmId
+    epoch: int
+
+
+class HandoverAnswer(Struct, frozen=True):
+    """Source: ``pending``, ``committed`` or ``aborted``. Destination: ``pending``, ``ready``, ``running``, ``lost``, ``stopped``."""
+
+    state: str
+    epoch: int

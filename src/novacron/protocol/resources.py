@@ -1,0 +1,117 @@
+"""The resources of a cluster, as the API shows them and the database keeps them.
+
+Fields carry their unit in their names; times are seconds since 1970, UTC.
+"""
+
+from msgspec import Struct, field
+
+from novacron.core.ids import ClusterId, ImageId, MigrationId, NodeId, TokenId, VmId
+from novacron.protocol.migration import MigrationProgress, MigrationSummary
+from novacron.protocol.vm import HostCapabilities, VmSpec
+
+
+class Problem(Struct, frozen=True):
+    """An error at rest: what an RFC 9457 problem document says of it."""
+
+    code: str
+    cause: str
+    next_command: str = ""
+
+
+class Cluster(Struct, frozen=True):
+    """This cluster itself."""
+
+    id: ClusterId
+    name: str
+    version: str
+    address: str  # host:port where peers and nodes reach its controller
+
+
+class Node(Struct, frozen=True):
+    """A hypervisor host."""
+
+    id: NodeId
+    name: str
+    address: str  # host:port of its agent, data plane included
+    spiffe_id: str
+    capabilities: HostCapabilities
+    state: str = "ready"  # ready, unreachable
+    seen_at: float = 0.0
+
+
+class Image(Struct, frozen=True):
+    """A file that VMs are made from: a disk image, a kernel or an initrd."""
+
+    id: ImageId
+    name: str
+    format: str  # raw, qcow2 or blob (kernel, initrd)
+    size_bytes: int
+    sha256: str
+
+
+class Vm(Struct, frozen=True):
+    """A VM that this cluster owns (or is giving away: ``migration_id``)."""
+
+    id: VmId
+    name: str
+    spec: VmSpec
+    state: str  # creating, stopped, running, paused, migrating, failed
+    owner_epoch: int
+    node_id: NodeId | None = None
+    migration_id: MigrationId | None = None
+    created_at: float = 0.0
+    problem: Problem | None = None
+
+
+class Migration(Struct, frozen=True):
+    """One move of one VM, from its request to the release of what it left behind."""
+
+    id: MigrationId
+    vm_id: VmId
+    vm_name: str
+    source_cluster: str
+    target_cluster: str
+    direction: str  # outgoing or incoming, seen from this cluster
+    phase: str  # see protocol.migration.PHASES
+    epoch: int = 0
+    source_node: str = ""
+    target_node: str = ""
+    outcome: str = ""  # empty while under way; succeeded, failed, cancelled, rolled_back
+    progress: MigrationProgress = field(default_factory=MigrationProgress)
+    summary: MigrationSummary | None = None
+    problem: Problem | None = None
+    started_at: float = 0.0
+    ended_at: float = 0.0
+
+
+class PeerCluster(Struct, frozen=True):
+    """Another cluster that this one trusts."""
+
+    id: ClusterId
+    name: str
+    address: str
+    root_pem: str
+    state: str  # joining, joined
+    joined_at: float = 0.0
+    seen_at: float = 0.0
+
+
+class JoinToken(Struct, frozen=True):
+    """A single-use invitation; only the SHA-256 of its secret is kept."""
+
+    id: TokenId
+    purpose: str  # peer or node
+    secret_sha256: str
+    expires_at: float
+    used_at: float | None = None
+
+
+class Job(Struct, frozen=True):
+    """Long work: a workflow as people see it."""
+
+    id: str
+    workflow: str
+    subject: str  # path of the resource that it works on
+    state: str
+    step: str = ""
+    problem: Problem | None = None

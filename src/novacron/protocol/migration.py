@@ -141,7 +141,9 @@ class MigrationReport(Struct, frozen=True):
     vm_id: VmId
     epoch: int
     role: str  # source or destination
-    state: str  # open, moving, committed, verified, released, aborted, failed; destination: prepared, ready, running, lost
+    state: (
+        str  # source: open, moving, committed, verified, released, aborted; destination: prepared, ready, running, lost
+    )
     progress: MigrationProgress = field(default_factory=MigrationProgress)
     summary: MigrationSummary | None = None
     error_code: str = ""
@@ -158,7 +160,7 @@ class HandoverQuestion(Struct, frozen=True):
 
 
 class HandoverAnswer(Struct, frozen=True):
-    """Source: ``pending``, ``committed`` or ``aborted``. Destination: ``pending``, ``ready``, ``running``, ``lost``, ``stopped``."""
+    """Source: pending, committed, aborted. Destination: pending, ready, running, lost, stopped."""
 
     state: str
     epoch: int

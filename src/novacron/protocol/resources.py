@@ -19,7 +19,7 @@ class Problem(Struct, frozen=True):
 
 
 class Cluster(Struct, frozen=True):
-    """This cluster itself."""
+    """The cluster that answers."""
 
     id: ClusterId
     name: str

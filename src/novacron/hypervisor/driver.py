@@ -1,0 +1,256 @@
+"""What NovaCron asks of a hypervisor: a ``Driver`` makes VMs, a ``Machine`` is one running instance of one.
+
+A VM can have two instances at one host for a while (the paused one that handed over, and a new one coming back), so
+instances have names of their own. Instances outlive the process that started them: ``Driver.adopt`` finds them again.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from novacron.core.ids import VmId
+from novacron.protocol.vm import HostCapabilities, VmSpec
+
+
+class MachineState(StrEnum):
+    """QEMU's own run states, and ``gone`` for an instance whose process has ended."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    PRELAUNCH = "prelaunch"
+    INMIGRATE = "inmigrate"
+    FINISH_MIGRATE = "finish-migrate"
+    POSTMIGRATE = "postmigrate"
+    SHUTDOWN = "shutdown"
+    SUSPENDED = "suspended"
+    IO_ERROR = "io-error"
+    INTERNAL_ERROR = "internal-error"
+    GUEST_PANICKED = "guest-panicked"
+    DEBUG = "debug"
+    RESTORE_VM = "restore-vm"
+    SAVE_VM = "save-vm"
+    WATCHDOG = "watchdog"
+    COLO = "colo"
+    PRECONFIG = "preconfig"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineEvent:
+    """Something that QEMU said by itself (``STOP``, ``MIGRATION``, …), with its data."""
+
+    name: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationStatus:
+    """QEMU's word on the migration under way; ``status`` is its own (``active``, ``pre-switchover``, …)."""
+
+    status: str
+    remaining_bytes: int = 0
+    dirty_pages_s: int = 0
+    rounds: int = 0
+    downtime_ms: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskExport:
+    """Where one disk can be reached over NBD."""
+
+    socket: Path
+    name: str
+    bitmap: str = ""  # the metadata context of its bitmap, when one is exported
+
+
+class Machine(Protocol):
+    """One instance. Every method raises QemuDiedError when the process is gone, QmpError when it refuses."""
+
+    vm_id: VmId
+    instance: str
+    spec: VmSpec
+    ram_path: Path
+
+    async def state(self) -> MachineState:
+        """What it does now; ``gone`` instead of an error."""
+        ...
+
+    async def resume(self) -> None:
+        """Let the guest run; refused (VmStateError) while its state is still coming in."""
+        ...
+
+    async def pause(self) -> None:
+        """Hold the guest."""
+        ...
+
+    async def powerdown(self) -> None:
+        """Press the power button."""
+        ...
+
+    async def quit(self) -> None:
+        """End the instance and wait until it has ended; harmless when it is gone."""
+        ...
+
+    async def kill(self) -> None:
+        """End it the hard way and wait; harmless when it is gone."""
+        ...
+
+    async def wait_gone(self) -> None:
+        """Return when the instance has ended; a cancellation leaves it alone."""
+        ...
+
+    def events(self) -> AbstractAsyncContextManager[AsyncIterator[MachineEvent]]:
+        """Subscribe: the iterator gives every event from the entry on, and ends with the instance."""
+        ...
+
+    async def last_words(self) -> str:
+        """The end of what the instance wrote as errors."""
+        ...
+
+    async def vital_signs(self) -> tuple[float, int]:
+        """CPU seconds of its virtual CPUs and its count of block operations: a guest that lives moves one of them."""
+        ...
+
+    async def guest_ping(self) -> bool:
+        """Whether the guest's agent answers (False when there is none)."""
+        ...
+
+    # moving out
+
+    async def prepare_outgoing(self) -> None:
+        """Set what a safe hand-over needs (return path, late activation, a stop before the switchover)."""
+        ...
+
+    async def migrate(self, socket: Path, *, downtime_ms: int) -> None:
+        """Start to send to a listening unix socket."""
+        ...
+
+    async def set_downtime(self, downtime_ms: int) -> None:
+        """Change what the last round may take."""
+        ...
+
+    async def migration_status(self) -> MigrationStatus:
+        """How it stands."""
+        ...
+
+    async def continue_migration(self) -> None:
+        """Go on from ``pre-switchover``."""
+        ...
+
+    async def cancel_migration(self) -> None:
+        """Give the migration up; the guest goes on as before. Harmless when none is under way."""
+        ...
+
+    # moving in
+
+    async def listen_incoming(self, socket: Path) -> None:
+        """Listen for the stream on a unix socket."""
+        ...
+
+    async def export_writable(self, disks: Sequence[str]) -> list[DiskExport]:
+        """Let disks be written while the guest's state is still coming in."""
+        ...
+
+    async def export_readable(self, disks: Sequence[str], bitmap: str = "") -> list[DiskExport]:
+        """Let disks be read, with ``bitmap`` (disabled before) as the context of what is dirty."""
+        ...
+
+    async def end_exports(self) -> None:
+        """Close every export, in the order that QEMU survives."""
+        ...
+
+    # change block tracking
+
+    async def start_tracking(self, disks: Sequence[str], bitmap: str, *, persistent: bool = False) -> None:
+        """From now on, every write marks its 64 KiB in ``bitmap``."""
+        ...
+
+    async def rotate_tracking(self, disks: Sequence[str], old: str, new: str) -> None:
+        """At one instant for all disks: ``new`` begins, ``old`` holds still."""
+        ...
+
+    async def fork_tracking(self, disks: Sequence[str], source: str, copy: str, new: str) -> None:
+        """At one instant: ``copy`` holds what ``source`` has marked, ``new`` begins; ``source`` goes on."""
+        ...
+
+    async def drop_tracking(self, disks: Sequence[str], bitmap: str) -> None:
+        """Forget a bitmap; harmless when there is none."""
+        ...
+
+    async def tracked(self, disks: Sequence[str], bitmap: str) -> bool:
+        """Whether every one of ``disks`` has a consistent bitmap of this name."""
+        ...
+
+    async def grow_disk(self, disk: str, size_bytes: int) -> None:
+        """Make a disk of the running guest larger."""
+        ...
+
+    async def console(self) -> Path:
+        """The unix socket of the serial console."""
+        ...
+
+
+class Driver(Protocol):
+    """Makes VMs at one host."""
+
+    async def capabilities(self) -> HostCapabilities:
+        """What this host can run and the room that it has."""
+        ...
+
+    async def create(self, vm_id: VmId, spec: VmSpec) -> VmSpec:
+        """Make the disks; the spec as pinned (memory may be fitted). Doing it twice is harmless.
+
+        Raises NoRoomError, MachineTypeError, BadImageError.
+        """
+        ...
+
+    async def start(self, vm_id: VmId) -> Machine:
+        """A cold boot; raises VmStateError when an instance runs."""
+        ...
+
+    async def prepare_incoming(self, vm_id: VmId, spec: VmSpec, *, ram_path: Path, overlay: bool) -> Machine:
+        """An instance that waits for its state; its RAM is the file ``ram_path``, which the guest's writes never reach.
+
+        With ``overlay`` the disks lie over those that are here already; otherwise they are made empty.
+        """
+        ...
+
+    async def settle_incoming(self, machine: Machine) -> None:
+        """The instance has become the VM: its disks and spec are the VM's from now on. May be repeated."""
+        ...
+
+    async def drop_incoming(self, machine: Machine) -> None:
+        """The instance never became the VM: it ends, and its disks go. May be repeated."""
+        ...
+
+    async def adopt(self, vm_id: VmId) -> list[Machine]:
+        """Instances of this VM that live."""
+        ...
+
+    def ram_file(self, vm_id: VmId, name: str) -> Path:
+        """A path for a RAM image of this VM, on the host's memory file system."""
+        ...
+
+    async def reserve_ram(self, path: Path, size_bytes: int) -> None:
+        """Make an all-zero RAM file of this size; raises NoRoomError before a guest could meet a full file system."""
+        ...
+
+    def spec(self, vm_id: VmId) -> VmSpec:
+        """As pinned; raises VmUnknownError."""
+        ...
+
+    async def resize(self, vm_id: VmId, spec: VmSpec) -> VmSpec:
+        """Another size; CPUs and RAM at the next boot, disks at once (they only grow)."""
+        ...
+
+    async def collapse(self, vm_id: VmId) -> None:
+        """Merge overlays into what they lie over, when no instance runs."""
+        ...
+
+    async def delete(self, vm_id: VmId) -> None:
+        """Remove disks and RAM; harmless when there is nothing. Raises VmStateError when an instance runs."""
+        ...

@@ -1,0 +1,294 @@
+"""One QEMU process, spoken to over its monitors."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import Struct
+
+from novacron.core.ids import VmId
+from novacron.hypervisor.driver import DiskExport, MachineEvent, MachineState, MigrationStatus
+from novacron.hypervisor.errors import QemuDiedError, QmpError, VmStateError
+from novacron.hypervisor.qemu.process import Process
+from novacron.hypervisor.qemu.qmp import Qmp
+from novacron.protocol.vm import VmSpec
+
+TRACKING_BYTES: Final = 64 * 1024  # granularity of dirty bitmaps
+MAX_BANDWIDTH: Final = 1 << 40  # the proxy paces, not QEMU
+LAST_WORDS_BYTES: Final = 4096
+GUEST_PING_S: Final = 2.0
+HANGS_AFTER_S: Final = 5.0  # a monitor that does not answer a status query for so long
+_COMING_IN: Final = frozenset({MachineState.INMIGRATE, MachineState.FINISH_MIGRATE})
+_CAPABILITIES: Final = ("events", "return-path", "late-block-activate")
+
+
+class InstanceRecord(Struct, frozen=True):
+    """What is written beside a VM so that another process finds its instance again."""
+
+    instance: str
+    pid: int
+    started: int
+    run_dir: str
+    ram_path: str
+    spec: VmSpec
+    disks: dict[str, str]
+
+
+class QemuMachine:
+    """One instance; see ``driver.Machine``."""
+
+    def __init__(self, vm_id: VmId, record: InstanceRecord, qmp: Qmp, control: Qmp) -> None:
+        self.vm_id = vm_id
+        self.instance = record.instance
+        self.spec = record.spec
+        self.ram_path = Path(record.ram_path)
+        self.run_dir = Path(record.run_dir)
+        self.disks = {name: Path(path) for name, path in record.disks.items()}
+        self.process = Process(record.pid, record.started)
+        self._qmp = qmp
+        self._control = control  # for out-of-band commands, when the first hangs
+        self._exports: list[str] = []
+
+    @property
+    def attached(self) -> bool:
+        """Whether both monitors are open."""
+        return not (self._qmp.closed or self._control.closed)
+
+    async def qmp(self, command: str, **arguments: Any) -> Any:
+        """One command of QEMU's own."""
+        return await self._qmp.execute(command, **arguments)
+
+    async def state(self) -> MachineState:
+        """What it does now."""
+        try:
+            async with asyncio.timeout(HANGS_AFTER_S):
+                return MachineState((await self.qmp("query-status"))["status"])
+        except QemuDiedError:
+            await self.process.wait()
+            return MachineState.GONE
+
+    async def resume(self) -> None:
+        """Let the guest run; never while its state is coming in: QEMU would start it by itself later."""
+        state = await self.state()
+        if state in _COMING_IN:
+            raise VmStateError(f"VM {self.vm_id} is {state}: it cannot run before its state is here")
+        await self.qmp("cont")
+
+    async def pause(self) -> None:
+        """Hold the guest."""
+        await self.qmp("stop")
+
+    async def powerdown(self) -> None:
+        """Press the power button."""
+        await self.qmp("system_powerdown")
+
+    async def quit(self) -> None:
+        """End the instance, its disks closed in order; kill it when it does not end by itself."""
+        try:
+            async with asyncio.timeout(HANGS_AFTER_S):
+                await self.qmp("quit")
+                await self.process.wait()
+        except (QemuDiedError, TimeoutError):
+            await self.process.kill()
+        await self.detach()
+
+    async def kill(self) -> None:
+        """End it the hard way."""
+        await self.process.kill()
+        await self.detach()
+
+    async def detach(self) -> None:
+        """Leave its monitors; the instance goes on."""
+        await self._qmp.close()
+        await self._control.close()
+
+    async def wait_gone(self) -> None:
+        """Return when the process has ended."""
+        await self.process.wait()
+
+    def events(self) -> AbstractAsyncContextManager[AsyncIterator[MachineEvent]]:
+        """Subscribe to what QEMU says by itself."""
+        return self._qmp.events()
+
+    async def last_words(self) -> str:
+        """The end of its log."""
+        return await asyncio.to_thread(_tail, self.run_dir / "log")
+
+    async def vital_signs(self) -> tuple[float, int]:
+        """CPU seconds of its virtual CPUs (thread times), and completed block operations."""
+        stats = await self.qmp("query-blockstats")
+        operations = sum(one["stats"]["rd_operations"] + one["stats"]["wr_operations"] for one in stats)
+        return await asyncio.to_thread(self.process.thread_cpu_s, "CPU"), operations
+
+    async def guest_ping(self) -> bool:
+        """Ask the guest's agent whether it is there."""
+        try:
+            async with asyncio.timeout(GUEST_PING_S):
+                reader, writer = await asyncio.open_unix_connection(self.run_dir / "agent")
+                try:
+                    writer.write(b'\xff{"execute":"guest-ping"}\n')
+                    await writer.drain()
+                    return b"return" in await reader.readline()
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return False
+
+    async def console(self) -> Path:
+        """The socket of its serial console."""
+        return self.run_dir / "console"
+
+    async def prepare_outgoing(self) -> None:
+        """Capabilities of a safe hand-over; no bandwidth limit of QEMU's own."""
+        await self._capabilities(*_CAPABILITIES, "pause-before-switchover")
+        await self.qmp("migrate-set-parameters", max_bandwidth=MAX_BANDWIDTH)
+
+    async def migrate(self, socket: Path, *, downtime_ms: int) -> None:
+        """Start to send."""
+        await self.set_downtime(downtime_ms)
+        await self.qmp("migrate", uri=f"unix:{socket}")
+
+    async def set_downtime(self, downtime_ms: int) -> None:
+        """The downtime that QEMU aims at with the bandwidth that it sees."""
+        await self.qmp("migrate-set-parameters", downtime_limit=downtime_ms)
+
+    async def migration_status(self) -> MigrationStatus:
+        """QEMU's word on it."""
+        answer = await self.qmp("query-migrate")
+        ram = answer.get("ram", {})
+        return MigrationStatus(
+            answer.get("status", "none"),
+            ram.get("remaining", 0),
+            ram.get("dirty-pages-rate", 0),
+            ram.get("dirty-sync-count", 0),
+            answer.get("downtime", 0),
+            answer.get("error-desc", ""),
+        )
+
+    async def continue_migration(self) -> None:
+        """Go on from ``pre-switchover``."""
+        await self.qmp("migrate-continue", state="pre-switchover")
+
+    async def cancel_migration(self) -> None:
+        """Give the migration up."""
+        await self.qmp("migrate_cancel")
+
+    async def yank(self) -> None:
+        """Cut the migration's connection out of band: the way out when the first monitor hangs in it."""
+        await self._control.execute("yank", out_of_band=True, instances=[{"type": "migration"}])
+
+    async def listen_incoming(self, socket: Path) -> None:
+        """Wait for the stream."""
+        await self._capabilities(*_CAPABILITIES)
+        await self.qmp("migrate-incoming", uri=f"unix:{socket}")
+
+    async def export_writable(self, disks: Sequence[str]) -> list[DiskExport]:
+        """Exports that the data plane writes into."""
+        return await self._export(disks, {"writable": True}, "")
+
+    async def export_readable(self, disks: Sequence[str], bitmap: str = "") -> list[DiskExport]:
+        """Exports that the data plane reads from."""
+        contexts: dict[str, Any] = {"writable": False}
+        if bitmap:
+            contexts["bitmaps"] = [bitmap]
+        return await self._export(disks, contexts, bitmap)
+
+    async def _export(self, disks: Sequence[str], options: dict[str, Any], bitmap: str) -> list[DiskExport]:
+        socket = self.run_dir / "nbd"
+        if not self._exports:
+            socket.unlink(missing_ok=True)
+            await self.qmp("nbd-server-start", addr={"type": "unix", "data": {"path": str(socket)}})
+        for disk in disks:
+            await self.qmp("block-export-add", type="nbd", id=f"nbd-{disk}", node_name=disk, name=disk, **options)
+            self._exports.append(f"nbd-{disk}")
+        context = f"qemu:dirty-bitmap:{bitmap}" if bitmap else ""
+        return [DiskExport(socket, disk, context) for disk in disks]
+
+    async def end_exports(self) -> None:
+        """Remove every export, then the server; waits until QEMU has let go of the disks."""
+        present = {export["id"] for export in await self.qmp("query-block-exports")}
+        async with self.events() as events:
+            for export in present:
+                await self.qmp("block-export-del", id=export, mode="hard")
+            while present:
+                event = await anext(events, None)
+                if event is None:
+                    raise QemuDiedError("QEMU went away while its exports were closed")
+                if event.name == "BLOCK_EXPORT_DELETED":
+                    present.discard(event.data["id"])
+        try:
+            await self.qmp("nbd-server-stop")
+        except QmpError as error:
+            if "not running" not in error.description:
+                raise
+        self._exports.clear()
+
+    async def start_tracking(self, disks: Sequence[str], bitmap: str, *, persistent: bool = False) -> None:
+        """One bitmap a disk, all from the same instant on."""
+        await self._transaction([_add(disk, bitmap, persistent=persistent) for disk in disks])
+
+    async def rotate_tracking(self, disks: Sequence[str], old: str, new: str) -> None:
+        """The new bitmaps begin before the old ones hold still, in one transaction: no write falls between."""
+        await self._transaction([_add(disk, new) for disk in disks] + [_action("disable", disk, old) for disk in disks])
+
+    async def fork_tracking(self, disks: Sequence[str], source: str, copy: str, new: str) -> None:
+        """The copies are taken after the new bitmaps began, in one transaction."""
+        actions = [_add(disk, new) for disk in disks]
+        for disk in disks:
+            actions.append(_add(disk, copy, disabled=True))
+            actions.append(
+                {"type": "block-dirty-bitmap-merge", "data": {"node": disk, "target": copy, "bitmaps": [source]}}
+            )
+        await self._transaction(actions)
+
+    async def drop_tracking(self, disks: Sequence[str], bitmap: str) -> None:
+        """Remove bitmaps that are there."""
+        for disk, bitmaps in (await self._bitmaps()).items():
+            if disk in disks and bitmap in bitmaps:
+                await self.qmp("block-dirty-bitmap-remove", node=disk, name=bitmap)
+
+    async def tracked(self, disks: Sequence[str], bitmap: str) -> bool:
+        """Whether all disks have this bitmap, whole."""
+        bitmaps = await self._bitmaps()
+        return all(bitmaps.get(disk, {}).get(bitmap, False) for disk in disks)
+
+    async def grow_disk(self, disk: str, size_bytes: int) -> None:
+        """Make a disk of the running guest larger."""
+        await self.qmp("block_resize", node_name=disk, size=size_bytes)
+
+    async def _bitmaps(self) -> dict[str, dict[str, bool]]:
+        """Disk → bitmap → whether it is consistent."""
+        nodes = await self.qmp("query-named-block-nodes", flat=True)
+        return {
+            node["node-name"]: {b["name"]: not b.get("inconsistent", False) for b in node.get("dirty-bitmaps", ())}
+            for node in nodes
+        }
+
+    async def _transaction(self, actions: list[dict[str, Any]]) -> None:
+        if actions:
+            await self.qmp("transaction", actions=actions)
+
+    async def _capabilities(self, *names: str) -> None:
+        wanted = [{"capability": name, "state": True} for name in names]
+        await self.qmp("migrate-set-capabilities", capabilities=wanted)
+
+
+def _add(disk: str, bitmap: str, *, persistent: bool = False, disabled: bool = False) -> dict[str, Any]:
+    data = {"node": disk, "name": bitmap, "granularity": TRACKING_BYTES, "persistent": persistent, "disabled": disabled}
+    return {"type": "block-dirty-bitmap-add", "data": data}
+
+
+def _action(verb: str, disk: str, bitmap: str) -> dict[str, Any]:
+    return {"type": f"block-dirty-bitmap-{verb}", "data": {"node": disk, "name": bitmap}}
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_WORDS_BYTES))
+            return file.read().decode(errors="replace").strip()
+    except FileNotFoundError:
+        return ""

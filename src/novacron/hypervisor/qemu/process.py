@@ -1,0 +1,97 @@
+"""A process that outlives whoever started it, recognised again by its id and its start time."""
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_START_TIME_FIELD: Final = 19  # of /proc/<pid>/stat, counted after the command's closing parenthesis
+_TICKS_S: Final = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """``started`` (clock ticks since boot) tells this process from a later one with the same id."""
+
+    pid: int
+    started: int
+
+    @classmethod
+    def spawn(cls, arguments: list[str], *, program: str, log: Path) -> "Process":
+        """Start in a session of its own, with its output in ``log``."""
+        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            actions = [
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, fd, 1),
+                (os.POSIX_SPAWN_DUP2, fd, 2),
+            ]
+            pid = os.posix_spawn(program, arguments, os.environ, file_actions=actions, setsid=True)
+        finally:
+            os.close(fd)
+        return cls(pid, _start_time(pid) or 0)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs (a zombie does not)."""
+        self._reap()
+        return _start_time(self.pid) == self.started
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it, and to no other process; harmless when it is gone."""
+        if self.alive:
+            os.kill(self.pid, number)
+
+    async def wait(self) -> None:
+        """Return when it has ended; a cancellation leaves it running."""
+        if not self.alive:
+            return
+        try:
+            fd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(fd, ended.set)
+        try:
+            if self.alive:
+                await ended.wait()
+        finally:
+            loop.remove_reader(fd)
+            os.close(fd)
+        self._reap()
+
+    async def kill(self) -> None:
+        """End it now and wait until it has ended."""
+        self.signal(signal.SIGKILL)
+        await self.wait()
+
+    def thread_cpu_s(self, name_part: str) -> float:
+        """CPU seconds of its threads whose name contains ``name_part``."""
+        total = 0
+        for task in Path(f"/proc/{self.pid}/task").glob("*"):
+            try:
+                if name_part not in (task / "comm").read_text():
+                    continue
+                fields = (task / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # the thread ended between the listing and the reading
+            total += int(fields[11]) + int(fields[12])
+        return total / _TICKS_S
+
+    def _reap(self) -> None:
+        """Collect its exit status when it was our child: until then it would stay a zombie."""
+        try:
+            os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            pass  # not ours: its parent collects it
+
+
+def _start_time(pid: int) -> int | None:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[_START_TIME_FIELD])

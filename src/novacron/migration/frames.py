@@ -1,0 +1,114 @@
+"""What two nodes say to each other on the data channel of a migration.
+
+The channel is ordered and bounded (``wire.channel``); a frame is a type and a body. Bodies of bulk frames are content
+batches; all others are MessagePack of the structs below. docs/handover.md tells who sends what, when.
+"""
+
+from enum import IntEnum
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from novacron.core.ids import MigrationId, VmId
+from novacron.migration.errors import ChannelProtocolError
+
+PROTOCOL_VERSION: Final = 1
+RELAY_BYTES: Final = 256 * 1024  # a frame of QEMU's own bytes holds at most this much before compression
+MAX_DISKS: Final = 16
+
+
+class FrameType(IntEnum):
+    """First byte of a frame."""
+
+    OFFER = 1  # source: what moves, and which old content it knows of
+    ANSWER = 2  # destination: agreed, with which old content
+    RAM = 3  # source: a batch of pages
+    DISK = 4  # source: a disk's index (u8), then a batch of blocks
+    RELAY = 5  # source: bytes for the destination's QEMU
+    RETURN = 6  # destination: bytes for the source's QEMU
+    FLUSH = 7  # source: make the disks durable; answered by FLUSHED when done
+    FLUSHED = 8
+    READY = 9  # destination: all is here and durable, at this epoch
+    COMMIT = 10  # source: handed over; run
+    RUNNING = 11  # destination: it runs
+    FAILED = 12  # either: this side gives up, and why (never after READY, nor after COMMIT)
+
+
+class DiskOffer(Struct, frozen=True):
+    """One disk: ``known_state`` names the content that both sides may still have from the last move."""
+
+    id: Annotated[str, Meta(max_length=63)]
+    size_bytes: Annotated[int, Meta(ge=0)]
+    known_state: Annotated[str, Meta(max_length=64)] = ""
+
+
+class Offer(Struct, frozen=True):
+    """The source's first frame."""
+
+    version: int
+    migration_id: MigrationId
+    vm_id: VmId
+    epoch: int
+    configuration: Annotated[bytes, Meta(max_length=64)]  # digest of the canonical specification
+    ram_bytes: Annotated[int, Meta(ge=0)]
+    key: Annotated[bytes, Meta(min_length=32, max_length=32)]  # of the digests of this migration's content
+    ram_root: Annotated[bytes, Meta(max_length=32)]  # of the RAM image that the source still holds; empty: none
+    ram_state: Annotated[str, Meta(max_length=64)]  # the name of that image
+    disks: Annotated[tuple[DiskOffer, ...], Meta(max_length=MAX_DISKS)]
+
+
+class Answer(Struct, frozen=True):
+    """The destination's first frame: which of the offered old content it has, whole and verified."""
+
+    ram_known: bool
+    disks_known: Annotated[tuple[bool, ...], Meta(max_length=MAX_DISKS)]
+
+
+class Flush(Struct, frozen=True):
+    """One request to make disks durable; ``number`` tells its answer from others."""
+
+    number: int
+
+
+class Ready(Struct, frozen=True):
+    """All is here; ``load_ms`` is what the flush and the load took after the last byte."""
+
+    epoch: int
+    load_ms: float
+
+
+class Commit(Struct, frozen=True):
+    """The source's journal says that the VM was handed over at ``epoch``."""
+
+    epoch: int
+
+
+class Running(Struct, frozen=True):
+    """The guest runs here, since ``resume_ms`` after the commit arrived."""
+
+    epoch: int
+    resume_ms: float
+
+
+class Failed(Struct, frozen=True):
+    """One side gives up."""
+
+    code: Annotated[str, Meta(max_length=64)]
+    cause: Annotated[str, Meta(max_length=4096)]
+
+
+M = TypeVar("M", bound=Struct)
+
+
+def pack(message: Struct) -> bytes:
+    """The body of a message's frame."""
+    return msgspec.msgpack.encode(message)
+
+
+def unpack(body: bytes | memoryview, kind: type[M]) -> M:
+    """The message in ``body``; raises ChannelProtocolError."""
+    try:
+        return msgspec.msgpack.decode(body, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise ChannelProtocolError(f"a {kind.__name__} frame cannot be read: {error}") from error

@@ -1,0 +1,192 @@
+"""Who may run a VM: the rules of the hand-over, as pure transitions of a node's journal.
+
+A node keeps one ``Claim`` a VM and one ``Attempt`` a migration, and may run a VM only while its claim says ``owner``.
+Every function here takes what the journal says, and gives what it must say next (or the same, when the call was made
+before: every one may be repeated), or raises StaleEpochError or JournalError. The caller writes the result durably
+*before* it acts on it.
+
+Source:       open ── moving ── committed ── settled ── released        committed is the point of no return
+                 └───────┴── aborted             └── reclaimed          (the destination said, durably, ``lost``)
+Destination:  prepared ── ready ── running
+                 └──────────┴── lost                                   (``lost`` from ready only when told, or QEMU died)
+"""
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from novacron.core.ids import MigrationId, VmId
+from novacron.migration.errors import JournalError, StaleEpochError
+
+
+class Ownership(StrEnum):
+    """What a node's journal says of a VM."""
+
+    NONE = "none"  # it was never here, or its last attempt to come here ended
+    OWNER = "owner"  # this node, and no other, may run it
+    HANDED_OVER = "handed_over"  # another node may: never resumes here by itself
+
+
+class Role(StrEnum):
+    """Which end of an attempt this node is."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+
+
+class State(StrEnum):
+    """Of one attempt."""
+
+    OPEN = "open"
+    MOVING = "moving"
+    COMMITTED = "committed"
+    SETTLED = "settled"  # the destination has said that it runs
+    RELEASED = "released"
+    ABORTED = "aborted"
+    RECLAIMED = "reclaimed"
+    PREPARED = "prepared"
+    READY = "ready"
+    RUNNING = "running"
+    LOST = "lost"
+
+
+UNDER_WAY: Final = frozenset({State.OPEN, State.MOVING, State.COMMITTED, State.PREPARED, State.READY})
+
+
+class Claim(Struct, frozen=True):
+    """One VM at one node; ``burned`` is the highest epoch that any attempt has used, here or in a message from elsewhere."""
+
+    vm_id: VmId
+    ownership: Ownership
+    epoch: int
+    burned: int
+
+
+class Attempt(Struct, frozen=True):
+    """One migration at one node; ``peer_*`` is the node at the other end."""
+
+    migration_id: MigrationId
+    vm_id: VmId
+    role: Role
+    epoch: int
+    state: State
+    peer_node: str = ""
+    peer_address: str = ""
+
+
+def open_attempt(claim: Claim, migration_id: MigrationId) -> tuple[Claim, Attempt]:
+    """Source: burn a fresh epoch; nothing has moved yet."""
+    if claim.ownership is not Ownership.OWNER:
+        raise StaleEpochError(f"this node does not own VM {claim.vm_id} (it says {claim.ownership})")
+    epoch = claim.burned + 1
+    attempt = Attempt(migration_id, claim.vm_id, Role.SOURCE, epoch, State.OPEN)
+    return msgspec.structs.replace(claim, burned=epoch), attempt
+
+
+def start_moving(claim: Claim, attempt: Attempt, *, peer_node: str, peer_address: str) -> Attempt:
+    """Source: the destination is known; bytes may flow."""
+    _must_be(attempt, Role.SOURCE, State.OPEN, State.MOVING)
+    _must_be_current(claim, attempt)
+    return msgspec.structs.replace(attempt, state=State.MOVING, peer_node=peer_node, peer_address=peer_address)
+
+
+def commit(claim: Claim, attempt: Attempt) -> tuple[Claim, Attempt]:
+    """Source: handed over. The point of no return: write it before the destination hears of it."""
+    _must_be(attempt, Role.SOURCE, State.MOVING, State.COMMITTED)
+    _must_be_current(claim, attempt)
+    handed = msgspec.structs.replace(claim, ownership=Ownership.HANDED_OVER, epoch=attempt.epoch)
+    return handed, msgspec.structs.replace(attempt, state=State.COMMITTED)
+
+
+def abort(attempt: Attempt) -> Attempt:
+    """Source: given up before the commit; a late message of this attempt matches nothing any more."""
+    _must_be(attempt, Role.SOURCE, State.OPEN, State.MOVING, State.ABORTED)
+    return msgspec.structs.replace(attempt, state=State.ABORTED)
+
+
+def settle(attempt: Attempt) -> Attempt:
+    """Source: the destination has said that it runs."""
+    _must_be(attempt, Role.SOURCE, State.COMMITTED, State.SETTLED)
+    return msgspec.structs.replace(attempt, state=State.SETTLED)
+
+
+def release(attempt: Attempt) -> Attempt:
+    """Source: the paused VM is gone; what it left is content cache."""
+    _must_be(attempt, Role.SOURCE, State.SETTLED, State.RELEASED)
+    return msgspec.structs.replace(attempt, state=State.RELEASED)
+
+
+def reclaim(claim: Claim, attempt: Attempt) -> tuple[Claim, Attempt]:
+    """Source: the destination has durably said that it lost the VM before it ran: it is owned here again, at a fresh epoch."""
+    _must_be(attempt, Role.SOURCE, State.COMMITTED, State.RECLAIMED)
+    if attempt.state is State.RECLAIMED:
+        return claim, attempt
+    _must_be_current(claim, attempt)
+    epoch = claim.burned + 1
+    owner = msgspec.structs.replace(claim, ownership=Ownership.OWNER, epoch=epoch, burned=epoch)
+    return owner, msgspec.structs.replace(attempt, state=State.RECLAIMED)
+
+
+def prepare(claim: Claim | None, wanted: Attempt) -> tuple[Claim, Attempt]:
+    """Destination: an attempt of an epoch never seen may begin; this node does not own the VM."""
+    _must_be(wanted, Role.DESTINATION, State.PREPARED)
+    if claim is None:
+        claim = Claim(wanted.vm_id, Ownership.NONE, 0, 0)
+    if claim.ownership is Ownership.OWNER:
+        raise StaleEpochError(f"VM {wanted.vm_id} is owned by this node: it cannot come in")
+    if wanted.epoch <= claim.burned:
+        raise StaleEpochError(f"epoch {wanted.epoch} of VM {wanted.vm_id} was used before (highest: {claim.burned})")
+    return msgspec.structs.replace(claim, burned=wanted.epoch), wanted
+
+
+def ready(claim: Claim, attempt: Attempt) -> Attempt:
+    """Destination: all is here and durable; from here it may not give up by itself."""
+    _must_be(attempt, Role.DESTINATION, State.PREPARED, State.READY)
+    _must_be_current(claim, attempt)
+    return msgspec.structs.replace(attempt, state=State.READY)
+
+
+def run(claim: Claim, attempt: Attempt, epoch: int) -> tuple[Claim, Attempt]:
+    """Destination: the source's commit of ``epoch`` has arrived: own it, then say ``cont``."""
+    _must_be(attempt, Role.DESTINATION, State.READY, State.RUNNING)
+    if epoch != attempt.epoch:
+        raise StaleEpochError(f"a commit of epoch {epoch} for an attempt of epoch {attempt.epoch}")
+    if attempt.state is State.RUNNING:
+        return claim, attempt
+    _must_be_current(claim, attempt)
+    owner = msgspec.structs.replace(claim, ownership=Ownership.OWNER, epoch=epoch)
+    return owner, msgspec.structs.replace(attempt, state=State.RUNNING)
+
+
+def lose(attempt: Attempt) -> Attempt:
+    """Destination: it will never run what it received (its QEMU died, or the source took the VM back)."""
+    _must_be(attempt, Role.DESTINATION, State.PREPARED, State.READY, State.LOST)
+    return msgspec.structs.replace(attempt, state=State.LOST)
+
+
+def source_answer(attempt: Attempt) -> str:
+    """What the source tells a destination that asks: ``pending``, ``committed`` or ``aborted``."""
+    match attempt.state:
+        case State.OPEN | State.MOVING:
+            return "pending"
+        case State.ABORTED | State.RECLAIMED:
+            return "aborted"
+        case _:
+            return "committed"
+
+
+def _must_be(attempt: Attempt, role: Role, *states: State) -> None:
+    if attempt.role is not role or attempt.state not in states:
+        raise JournalError(
+            f"migration {attempt.migration_id} is {attempt.state} at its {attempt.role}: "
+            f"it cannot become {states[-1]} there"
+        )
+
+
+def _must_be_current(claim: Claim, attempt: Attempt) -> None:
+    if claim.vm_id != attempt.vm_id or claim.burned != attempt.epoch:
+        raise StaleEpochError(
+            f"migration {attempt.migration_id} has epoch {attempt.epoch}; the highest of its VM is {claim.burned}"
+        )

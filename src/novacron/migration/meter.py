@@ -1,0 +1,161 @@
+"""What a migration has done so far, and what it says of it."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from novacron.core.clock import Clock
+from novacron.core.units import format_rate
+from novacron.protocol.migration import ByteSplit, MigrationProgress, MigrationSummary
+
+RATE_WINDOW_S: Final = 2.0
+JUDGED_AFTER_ROUNDS: Final = 3  # RAM rounds after which non-convergence is called
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Guest bytes by what became of them, and the bytes that they cost on the wire."""
+
+    unchanged_bytes: int = 0
+    zero_bytes: int = 0
+    dedup_bytes: int = 0
+    delta_bytes: int = 0
+    literal_bytes: int = 0
+    zero_wire_bytes: int = 0
+    dedup_wire_bytes: int = 0
+    delta_wire_bytes: int = 0
+    compressed_wire_bytes: int = 0
+
+    def add(self, other: "Traffic") -> None:
+        """Add ``other`` to this."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    @property
+    def guest_bytes(self) -> int:
+        """Guest content dealt with."""
+        return self.unchanged_bytes + self.zero_bytes + self.dedup_bytes + self.delta_bytes + self.literal_bytes
+
+    @property
+    def wire_bytes(self) -> int:
+        """What it cost."""
+        return self.zero_wire_bytes + self.dedup_wire_bytes + self.delta_wire_bytes + self.compressed_wire_bytes
+
+    def split(self) -> ByteSplit:
+        """The same as a message."""
+        return ByteSplit(**{name: getattr(self, name) for name in self.__slots__})
+
+
+@dataclass(slots=True)
+class Meter:
+    """Counts of one migration at its source; read by whoever shows its progress."""
+
+    clock: Clock
+    phase: str = "prepare"
+    round: int = 0
+    planned_bytes: int = 0  # guest bytes that have to be dealt with, as known now
+    dirty_rate_bytes_s: float = 0.0
+    rtt_ms: float = 0.0
+    note: str = ""
+    ram: Traffic = field(default_factory=Traffic)
+    disk: Traffic = field(default_factory=Traffic)
+    relayed_bytes: int = 0
+    stopped_at: float | None = None
+    resumed_at: float | None = None
+    _started_at: float = field(init=False)
+    _samples: list[tuple[float, int, int]] = field(default_factory=list)
+    _converging: bool | None = None
+
+    def __post_init__(self) -> None:
+        self._started_at = self.clock.monotonic()
+
+    @property
+    def done_bytes(self) -> int:
+        """Guest bytes dealt with."""
+        return self.ram.guest_bytes + self.disk.guest_bytes
+
+    @property
+    def wire_bytes(self) -> int:
+        """Bytes put on the wire for guest content and QEMU's own stream."""
+        return self.ram.wire_bytes + self.disk.wire_bytes + self.relayed_bytes
+
+    @property
+    def elapsed_ms(self) -> int:
+        """Since the migration began."""
+        return round((self.clock.monotonic() - self._started_at) * 1000)
+
+    def plan(self, remaining_bytes: int) -> None:
+        """``remaining_bytes`` of guest content are left, as known now; the total never shrinks."""
+        self.planned_bytes = max(self.planned_bytes, self.done_bytes + remaining_bytes)
+
+    def judge(self, *, round_number: int, remaining_bytes: int, bandwidth_bytes_s: float, downtime_ms: int) -> None:
+        """Say whether the rounds shrink: from the third on, a guest that dirties faster than the link takes is named."""
+        self.round = round_number
+        if round_number < JUDGED_AFTER_ROUNDS or bandwidth_bytes_s <= 0:
+            return
+        fits = remaining_bytes <= bandwidth_bytes_s * downtime_ms / 1000
+        self._converging = fits or self.dirty_rate_bytes_s < bandwidth_bytes_s
+        self.note = (
+            ""
+            if self._converging
+            else (
+                f"will not converge at this rate: the guest dirties {format_rate(self.dirty_rate_bytes_s)}, "
+                f"{format_rate(bandwidth_bytes_s)} of its memory gets through; wait for a calmer moment, "
+                "allow a longer --max-downtime, or cancel"
+            )
+        )
+
+    def progress(self) -> MigrationProgress:
+        """What is known now."""
+        rate, wire_rate = self._rates()
+        left = max(0, self.planned_bytes - self.done_bytes)
+        settled = self.phase not in {"prepare", "copy"}
+        total = Traffic()
+        total.add(self.ram)
+        total.add(self.disk)
+        return MigrationProgress(
+            phase=self.phase,
+            round=self.round,
+            done_bytes=self.done_bytes,
+            total_bytes=max(self.planned_bytes, self.done_bytes),
+            rate_bytes_s=rate,
+            wire_rate_bytes_s=wire_rate,
+            dirty_rate_bytes_s=self.dirty_rate_bytes_s,
+            eta_ms=0 if settled else round(left / rate * 1000) if rate > 0 else None,
+            wire_bytes=self.wire_bytes,
+            rtt_ms=self.rtt_ms,
+            converging=True if settled else self._converging,
+            note=self.note,
+            split=total.split(),
+        )
+
+    def _rates(self) -> tuple[float, float]:
+        """Guest and wire bytes a second over the last window."""
+        now = self.clock.monotonic()
+        self._samples.append((now, self.done_bytes, self.wire_bytes))
+        while len(self._samples) > 2 and now - self._samples[1][0] >= RATE_WINDOW_S:  # noqa: PLR2004 - a rate needs two
+            del self._samples[0]
+        first, span = self._samples[0], now - self._samples[0][0]
+        if span <= 0:
+            return 0.0, 0.0
+        return (self.done_bytes - first[1]) / span, (self.wire_bytes - first[2]) / span
+
+    def summary(self, *, guest_bytes: int, wire_bytes: int, verified: bool) -> MigrationSummary:
+        """What it came to; ``wire_bytes`` as the channel counted them."""
+        total = Traffic()
+        total.add(self.ram)
+        total.add(self.disk)
+        elapsed = self.elapsed_ms
+        stopped, resumed = self.stopped_at, self.resumed_at
+        downtime = 0 if stopped is None or resumed is None else max(0, round((resumed - stopped) * 1000))
+        return MigrationSummary(
+            total_ms=elapsed,
+            downtime_ms=downtime,
+            rounds=self.round,
+            guest_bytes=guest_bytes,
+            wire_bytes=wire_bytes,
+            ram_wire_bytes=self.ram.wire_bytes + self.relayed_bytes,
+            disk_wire_bytes=self.disk.wire_bytes,
+            bandwidth_bytes_s=round(wire_bytes * 1000 / elapsed) if elapsed else 0,
+            verified=verified,
+            split=total.split(),
+        )

@@ -1,0 +1,83 @@
+"""RAM: from the source's QEMU to the channel, and from the channel to the destination's RAM file and QEMU."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Final, Protocol
+
+from novacron.content.batch import pack_batch, unpack_batch
+from novacron.content.codec import decode, encode
+from novacron.content.pages import EncodedPages, PageApplier, PageEncoder
+from novacron.migration.errors import ChannelProtocolError
+from novacron.migration.frames import RELAY_BYTES, FrameType
+from novacron.migration.meter import Meter
+from novacron.migration.pipeline import in_order
+from novacron.migration.stream import DeviceState, Pages, Relay, StreamSplitter
+from novacron.migration.traffic import Traffic
+
+READ_BYTES: Final = 1 << 20
+FRAMES_IN_FLIGHT: Final = 3  # read, but not yet sent: what QEMU takes for bandwidth must be the link's
+
+
+class FrameSink(Protocol):
+    """Where frames go, in order, with back-pressure."""
+
+    async def send(self, frame_type: int, body: bytes | bytearray | memoryview) -> None:
+        """Queue one frame."""
+        ...
+
+
+class PackedFrame:
+    """A frame ready to be sent, with what it stands for."""
+
+    __slots__ = ("body", "frame_type", "traffic")
+
+    def __init__(self, frame_type: FrameType, body: bytes, traffic: Traffic) -> None:
+        self.frame_type = frame_type
+        self.body = body
+        self.traffic = traffic
+
+
+class RamSender:
+    """Sends one QEMU's outgoing stream until QEMU closes it.
+
+    Pages are encoded in the order in which QEMU wrote them, against ``encoder``'s picture of the destination's RAM;
+    compression runs beside the reading, in threads. A cancellation leaves that picture ahead of the destination: both
+    are of no use after it.
+    """
+
+    def __init__(self, sink: FrameSink, encoder: PageEncoder, meter: Meter, *, ram_bytes: int, level: int) -> None:
+        self._sink = sink
+        self._encoder = encoder
+        self._meter = meter
+        self._splitter = StreamSplitter(ram_bytes=ram_bytes)
+        self._level = level
+
+    async def run(self, reader: asyncio.StreamReader) -> None:
+        """Send until the end of ``reader``; raises StreamRefusedError and the sink's errors."""
+        await in_order(self._frames(reader), self._give, in_flight=FRAMES_IN_FLIGHT)
+
+    async def _frames(self, reader: asyncio.StreamReader) -> AsyncIterator[Coroutine[Any, Any, PackedFrame]]:
+        while data := await reader.read(READ_BYTES):
+            for item in self._splitter.feed(data):
+                match item:
+                    case Pages():
+                        encoded = await asyncio.to_thread(self._encoder.encode, item.numbers, item.positions, item.data)
+                        yield asyncio.to_thread(self._pack, encoded)
+                    case Relay():
+                        for at in range(0, len(item.data), RELAY_BYTES):
+                            yield asyncio.to_thread(self._relay, item.data[at : at + RELAY_BYTES])
+                    case DeviceState():
+                        pass  # the channel keeps the order: all RAM is in the file before this reaches QEMU
+
+    def _pack(self, encoded: EncodedPages) -> PackedFrame:
+        batch = pack_batch(encoded, self._level)
+        return PackedFrame(FrameType.RAM, batch.body, Traffic.of_batch(encoded.counts, batch))
+
+    def _relay(self, data: bytes) -> PackedFrame:
+        return PackedFrame(FrameType.RELAY, encode(data, self._level), Traffic())
+
+    async def _give(self, frame: PackedFrame) -> None:
+        await self._sink.send(frame.frame_type, frame.body)
+        self._meter.ram.add(frame.traffic)
+        if frame.frame_type is FrameType.RELAY:
+            self._meter.relayed_bytes += len(frame.body)

@@ -1,3 +1,182 @@
+// Bindings: buffers in, bytes out, the GIL released while pages are worked on.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
-NB_MODULE(_kernels, m) { m.doc() = "Kernels on pages and blocks: batches in, batches out, the GIL released."; }
+#include <cstring>
+#include <memory>
+
+#include "blake3_pages.h"
+#include "blocks.h"
+#include "pages.h"
+#include "records.h"
+
+namespace nb = nanobind;
+using namespace novacron;
+
+namespace {
+
+// A Python buffer, held for as long as this lives.
+class Buffer {
+  public:
+    Buffer(nb::handle object, bool writable) {
+        if (PyObject_GetBuffer(object.ptr(), &view_, writable ? PyBUF_CONTIG : PyBUF_CONTIG_RO)) throw nb::python_error();
+    }
+    ~Buffer() {
+        nb::gil_scoped_acquire held;
+        PyBuffer_Release(&view_);
+    }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+
+    uint8_t* data() const { return static_cast<uint8_t*>(view_.buf); }
+    size_t size() const { return static_cast<size_t>(view_.len); }
+    uint64_t pages() const {
+        if (size() % kPageBytes) throw nb::value_error("not a whole number of pages");
+        return size() / kPageBytes;
+    }
+
+  private:
+    Py_buffer view_;
+};
+
+Key make_key(nb::bytes key) {
+    if (key.size() != 32) throw nb::value_error("a key has 32 bytes");
+    Key words;
+    std::memcpy(words.data(), key.c_str(), 32);
+    return words;
+}
+
+template <typename T>
+nb::bytes as_bytes(const std::vector<T>& values) {
+    return nb::bytes(values.data(), values.size() * sizeof(T));
+}
+
+nb::bytes as_bytes(const std::string& text) { return nb::bytes(text.data(), text.size()); }
+
+nb::tuple as_tuple(const Encoded& encoded) {
+    return nb::make_tuple(as_bytes(encoded.ops), as_bytes(encoded.literals), as_bytes(encoded.deltas),
+                          nb::make_tuple(encoded.pages[0], encoded.pages[1], encoded.pages[2], encoded.pages[3],
+                                         encoded.pages[4]));
+}
+
+nb::bytes digest_blocks(nb::handle object, nb::bytes key) {
+    const Buffer buffer(object, false);
+    const Key words = make_key(key);
+    std::vector<Digest> digests(buffer.pages());
+    {
+        nb::gil_scoped_release released;
+        std::vector<const uint8_t*> pages(digests.size());
+        for (size_t i = 0; i < pages.size(); ++i) pages[i] = buffer.data() + i * kPageBytes;
+        digest_pages(words, pages.data(), pages.size(), digests.data());
+    }
+    return as_bytes(digests);
+}
+
+class PyPageEncoder {
+  public:
+    PyPageEncoder(nb::handle shadow, nb::bytes key) : shadow_(shadow, true) {
+        const Key words = make_key(key);
+        const uint64_t pages = shadow_.pages();
+        nb::gil_scoped_release released;
+        encoder_ = std::make_unique<PageEncoder>(shadow_.data(), pages, words);
+    }
+
+    nb::tuple encode(nb::handle numbers, nb::handle positions, nb::handle data) {
+        const Buffer n(numbers, false), p(positions, false), d(data, false);
+        if (n.size() % 4 || n.size() != p.size()) throw nb::value_error("one position for each page number");
+        const size_t count = n.size() / 4;
+        std::vector<uint32_t> page(count), at(count);
+        std::memcpy(page.data(), n.data(), n.size());
+        std::memcpy(at.data(), p.data(), p.size());
+        for (size_t i = 0; i < count; ++i) {
+            if (page[i] >= encoder_->pages()) throw nb::value_error("a page outside");
+            if (at[i] != kNoData && (d.size() < kPageBytes || at[i] > d.size() - kPageBytes))
+                throw nb::value_error("data outside");
+        }
+        Encoded out;
+        {
+            nb::gil_scoped_release released;
+            out = encoder_->encode(page.data(), at.data(), count, d.data());
+        }
+        return as_tuple(out);
+    }
+
+    nb::bytes digests() const { return as_bytes(encoder_->digests()); }
+
+  private:
+    Buffer shadow_;
+    std::unique_ptr<PageEncoder> encoder_;
+};
+
+class PyBlockEncoder {
+  public:
+    PyBlockEncoder(uint64_t blocks, nb::bytes key, bool fresh) : encoder_(blocks, make_key(key), fresh) {}
+
+    nb::tuple encode(uint64_t first, nb::handle data) {
+        const Buffer d(data, false);
+        const uint64_t count = d.pages();
+        if (first > encoder_.blocks() || count > encoder_.blocks() - first) throw nb::value_error("a block outside");
+        Encoded out;
+        {
+            nb::gil_scoped_release released;
+            out = encoder_.encode(first, count, d.data());
+        }
+        return as_tuple(out);
+    }
+
+  private:
+    BlockEncoder encoder_;
+};
+
+void apply(nb::handle ram, nb::handle ops, nb::handle literals, nb::handle deltas) {
+    const Buffer r(ram, true), o(ops, false), l(literals, false), d(deltas, false);
+    const uint64_t pages = r.pages();
+    nb::gil_scoped_release released;
+    apply_pages(r.data(), OpReader(o.data(), o.size(), pages), Reader(l.data(), l.size()), Reader(d.data(), d.size()));
+}
+
+nb::list read_ops(nb::handle ops, uint64_t pages) {
+    const Buffer o(ops, false);
+    OpReader reader(o.data(), o.size(), pages);
+    nb::list out;
+    Op op;
+    while (reader.next(op)) out.append(nb::make_tuple(static_cast<int>(op.kind), op.page, op.count, op.source));
+    return out;
+}
+
+nb::tuple scan(nb::handle data, size_t position, int current, const std::vector<std::string>& names,
+               const std::vector<uint64_t>& lengths) {
+    const Buffer d(data, false);
+    if (names.size() != lengths.size() || names.size() > 64 || position > d.size() || d.size() > UINT32_MAX ||
+        current >= static_cast<int>(names.size()))
+        throw nb::value_error("blocks or positions that cannot be");
+    std::vector<Block> blocks;
+    for (size_t i = 0; i < names.size(); ++i) blocks.push_back({names[i], lengths[i]});
+    Scan out;
+    {
+        nb::gil_scoped_release released;
+        out = scan_records(d.data(), d.size(), position, current, blocks);
+    }
+    return nb::make_tuple(static_cast<int>(out.stop), out.position, out.current, as_bytes(out.blocks),
+                          as_bytes(out.pages), as_bytes(out.positions), out.detail);
+}
+
+}  // namespace
+
+NB_MODULE(_kernels, m) {
+    m.doc() = "Kernels on pages and blocks: batches in, batches out, the GIL released.";
+    nb::exception<MalformedError>(m, "MalformedError", PyExc_ValueError);
+    m.def("digest_blocks", &digest_blocks);
+    m.def("apply_pages", &apply);
+    m.def("read_ops", &read_ops);
+    m.def("scan_records", &scan);
+    nb::class_<PyPageEncoder>(m, "PageEncoder")
+        .def(nb::init<nb::handle, nb::bytes>())
+        .def("encode", &PyPageEncoder::encode)
+        .def("digests", &PyPageEncoder::digests);
+    nb::class_<PyBlockEncoder>(m, "BlockEncoder")
+        .def(nb::init<uint64_t, nb::bytes, bool>())
+        .def("encode", &PyBlockEncoder::encode);
+}

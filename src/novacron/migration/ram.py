@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Final, Protocol
 
-from novacron.content.batch import pack_batch, unpack_batch
-from novacron.content.codec import decode, encode
-from novacron.content.pages import EncodedPages, PageApplier, PageEncoder
-from novacron.migration.errors import ChannelProtocolError
+from novacron.content.batch import pack_batch
+from novacron.content.codec import encode
+from novacron.content.pages import EncodedPages, PageEncoder
 from novacron.migration.frames import RELAY_BYTES, FrameType
 from novacron.migration.meter import Meter
 from novacron.migration.pipeline import in_order

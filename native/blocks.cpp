@@ -1,0 +1,56 @@
+#include "blocks.h"
+
+namespace novacron {
+namespace {
+
+constexpr Digest kUnknown{UINT64_MAX, UINT64_MAX};
+
+}  // namespace
+
+BlockEncoder::BlockEncoder(uint64_t blocks, const Key& key, bool fresh)
+    : key_(key), digests_(blocks, fresh ? Digest{} : kUnknown), table_(blocks) {}
+
+Encoded BlockEncoder::encode(uint64_t first, size_t count, const uint8_t* data) {
+    std::vector<const uint8_t*> filled;
+    for (size_t i = 0; i < count; ++i)
+        if (const uint8_t* block = data + i * kPageBytes; !is_zero(block)) filled.push_back(block);
+    std::vector<Digest> digests(filled.size());
+    digest_pages(key_, filled.data(), filled.size(), digests.data());
+
+    Encoded out;
+    OpWriter ops;
+    size_t next = 0;
+    for (size_t i = 0; i < count; ++i) {
+        const uint8_t* block = data + i * kPageBytes;
+        const auto number = static_cast<uint32_t>(first + i);
+        const bool zero = next == filled.size() || filled[next] != block;
+        const Digest digest = zero ? Digest{} : digests[next++];
+        if (digests_[number] == digest) {
+            ++out.pages[kUnchangedClass];
+            continue;
+        }
+        uint32_t source = DigestTable::kNone;
+        if (!zero) {
+            const uint32_t* places = table_.bucket(digest);
+            for (size_t way = 0; way < DigestTable::kWays && source == DigestTable::kNone; ++way)
+                if (places[way] != DigestTable::kNone && digests_[places[way]] == digest) source = places[way];
+        }
+        if (zero) {
+            ops.add(kZero, number);
+            ++out.pages[kZeroClass];
+        } else if (source != DigestTable::kNone) {
+            ops.add(kCopy, number, source);
+            ++out.pages[kCopyClass];
+        } else {
+            ops.add(kLiteral, number);
+            out.literals.append(reinterpret_cast<const char*>(block), kPageBytes);
+            ++out.pages[kLiteralClass];
+        }
+        digests_[number] = digest;
+        if (!zero) table_.enter(digest, number);
+    }
+    out.ops = ops.take();
+    return out;
+}
+
+}  // namespace novacron

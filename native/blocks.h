@@ -1,0 +1,24 @@
+// Disk blocks: like pages, but without a picture of the other side's bytes: what it holds is known by digest only.
+#pragma once
+
+#include "pages.h"
+
+namespace novacron {
+
+class BlockEncoder {
+  public:
+    // `fresh`: the other side's disk reads as zeros everywhere; otherwise nothing is known of it.
+    BlockEncoder(uint64_t blocks, const Key& key, bool fresh);
+
+    // `count` consecutive blocks from `first` on, with their data.
+    Encoded encode(uint64_t first, size_t count, const uint8_t* data);
+
+    uint64_t blocks() const { return digests_.size(); }
+
+  private:
+    Key key_;
+    std::vector<Digest> digests_;
+    DigestTable table_;
+};
+
+}  // namespace novacron

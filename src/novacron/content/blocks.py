@@ -1,0 +1,66 @@
+"""Disk blocks of 4 KiB: zero, copy of a block that the same disk has, or literal."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from typing_extensions import Buffer
+
+from novacron.content import _kernels
+from novacron.content.errors import MalformedContentError
+from novacron.content.pages import Encoded
+from novacron.core.units import PAGE_BYTES
+
+_ZERO, _COPY, _DELTA, _LITERAL = 1, 2, 3, 4
+MAX_OP_BLOCKS: Final = 4096  # of a copy or a literal: 16 MiB
+
+Write = tuple[int, bytes | int]
+
+
+class BlockEncoder:
+    """Encodes blocks of one disk of ``size_bytes``; the other side's content is known by digest only.
+
+    ``fresh``: the other side's disk reads as zeros everywhere. Not safe for two calls at a time.
+    """
+
+    def __init__(self, size_bytes: int, key: bytes, *, fresh: bool) -> None:
+        self._kernel = _kernels.BlockEncoder(size_bytes // PAGE_BYTES, key, fresh)
+
+    def encode(self, offset: int, data: Buffer) -> Encoded:
+        """Consecutive blocks from byte ``offset`` on; raises ValueError outside of the disk."""
+        return Encoded(*self._kernel.encode(offset // PAGE_BYTES, data))
+
+
+def decode_blocks(encoded: Encoded, size_bytes: int, read: Callable[[int, int], bytes]) -> Iterator[Write]:
+    """What must be written, in order: (byte offset, data), or (byte offset, number of zero bytes).
+
+    ``read(offset, length)`` gives what the disk holds, earlier writes of this iteration included. Raises
+    MalformedContentError.
+    """
+    try:
+        ops = _kernels.read_ops(encoded.ops, size_bytes // PAGE_BYTES)
+    except _kernels.MalformedError as error:
+        raise MalformedContentError(f"a batch of blocks is malformed: {error}") from error
+    at = 0
+    for kind, block, count, source in ops:
+        offset, length = block * PAGE_BYTES, count * PAGE_BYTES
+        if kind == _ZERO:
+            yield offset, length
+            continue
+        if kind == _DELTA or count > MAX_OP_BLOCKS:
+            raise MalformedContentError("a batch of blocks holds an operation that blocks do not have")
+        if kind == _COPY:
+            yield from _copy(offset, source * PAGE_BYTES, length, read)
+            continue
+        if at + length > len(encoded.literals):
+            raise MalformedContentError("a batch of blocks ends too early")
+        yield offset, encoded.literals[at : at + length]
+        at += length
+    if at != len(encoded.literals):
+        raise MalformedContentError("a batch of blocks holds bytes that no operation takes")
+
+
+def _copy(offset: int, source: int, length: int, read: Callable[[int, int], bytes]) -> Iterator[Write]:
+    """Block by block where source and target overlap: a copied block may be the source of the next."""
+    step = PAGE_BYTES if abs(source - offset) < length else length
+    for at in range(0, length, step):
+        yield offset + at, read(source + at, step)

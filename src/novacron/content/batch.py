@@ -41,10 +41,10 @@ def unpack_batch(body: Buffer) -> Encoded:
     view = memoryview(body)
     if not view.nbytes or view[0] != VERSION:
         raise MalformedContentError("a batch of another version")
-    ops, rest = _part(view[1:])
-    literals, deltas = _part(rest)
-    sections = (decode(part, MAX_SECTION_BYTES) for part in (ops, literals, deltas))
-    return Encoded(*sections, counts=(0, 0, 0, 0, 0))
+    ops_frame, rest = _part(view[1:])
+    literals_frame, deltas_frame = _part(rest)
+    ops, literals, deltas = (decode(part, MAX_SECTION_BYTES) for part in (ops_frame, literals_frame, deltas_frame))
+    return Encoded(ops, literals, deltas, (0, 0, 0, 0, 0))
 
 
 def _part(view: memoryview) -> tuple[memoryview, memoryview]:

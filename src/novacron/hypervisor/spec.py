@@ -58,8 +58,8 @@ def fit_memory(memory_bytes: int, *, accelerator: str, qemu_version: tuple[int, 
 def canonical_digest(spec: VmSpec) -> bytes:
     """32 bytes that are equal for two specs exactly when both make the same machine.
 
-    Names, images and seeds may differ (they made the disks, they are not the machine); order is kept, since it gives the
-    PCI slots.
+    Names, images and seeds may differ (they made the disks, they are not the machine); order counts, since it gives
+    the PCI slots.
     """
     disks = [(disk.id, disk.size_bytes) for disk in spec.disks]
     nics = [(nic.id, nic.mac) for nic in spec.nics]

@@ -8,7 +8,7 @@ before: every one may be repeated), or raises StaleEpochError or JournalError. T
 Source:       open ── moving ── committed ── settled ── released        committed is the point of no return
                  └───────┴── aborted             └── reclaimed          (the destination said, durably, ``lost``)
 Destination:  prepared ── ready ── running
-                 └──────────┴── lost                                   (``lost`` from ready only when told, or QEMU died)
+                 └──────────┴── lost                                   (from ready only when told, or QEMU died)
 """
 
 from enum import StrEnum
@@ -56,7 +56,7 @@ UNDER_WAY: Final = frozenset({State.OPEN, State.MOVING, State.COMMITTED, State.P
 
 
 class Claim(Struct, frozen=True):
-    """One VM at one node; ``burned`` is the highest epoch that any attempt has used, here or in a message from elsewhere."""
+    """One VM at one node; ``burned`` is the highest epoch that any attempt has used, as far as this node knows."""
 
     vm_id: VmId
     ownership: Ownership
@@ -119,7 +119,7 @@ def release(attempt: Attempt) -> Attempt:
 
 
 def reclaim(claim: Claim, attempt: Attempt) -> tuple[Claim, Attempt]:
-    """Source: the destination has durably said that it lost the VM before it ran: it is owned here again, at a fresh epoch."""
+    """Source: the destination has durably said that it lost the VM before it ran: owned here again."""
     _must_be(attempt, Role.SOURCE, State.COMMITTED, State.RECLAIMED)
     if attempt.state is State.RECLAIMED:
         return claim, attempt

@@ -5,44 +5,11 @@ from typing import Final
 
 from novacron.core.clock import Clock
 from novacron.core.units import format_rate
-from novacron.protocol.migration import ByteSplit, MigrationProgress, MigrationSummary
+from novacron.migration.traffic import Traffic
+from novacron.protocol.migration import MigrationProgress, MigrationSummary
 
 RATE_WINDOW_S: Final = 2.0
 JUDGED_AFTER_ROUNDS: Final = 3  # RAM rounds after which non-convergence is called
-
-
-@dataclass(slots=True)
-class Traffic:
-    """Guest bytes by what became of them, and the bytes that they cost on the wire."""
-
-    unchanged_bytes: int = 0
-    zero_bytes: int = 0
-    dedup_bytes: int = 0
-    delta_bytes: int = 0
-    literal_bytes: int = 0
-    zero_wire_bytes: int = 0
-    dedup_wire_bytes: int = 0
-    delta_wire_bytes: int = 0
-    compressed_wire_bytes: int = 0
-
-    def add(self, other: "Traffic") -> None:
-        """Add ``other`` to this."""
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-    @property
-    def guest_bytes(self) -> int:
-        """Guest content dealt with."""
-        return self.unchanged_bytes + self.zero_bytes + self.dedup_bytes + self.delta_bytes + self.literal_bytes
-
-    @property
-    def wire_bytes(self) -> int:
-        """What it cost."""
-        return self.zero_wire_bytes + self.dedup_wire_bytes + self.delta_wire_bytes + self.compressed_wire_bytes
-
-    def split(self) -> ByteSplit:
-        """The same as a message."""
-        return ByteSplit(**{name: getattr(self, name) for name in self.__slots__})
 
 
 @dataclass(slots=True)
@@ -88,7 +55,7 @@ class Meter:
         self.planned_bytes = max(self.planned_bytes, self.done_bytes + remaining_bytes)
 
     def judge(self, *, round_number: int, remaining_bytes: int, bandwidth_bytes_s: float, downtime_ms: int) -> None:
-        """Say whether the rounds shrink: from the third on, a guest that dirties faster than the link takes is named."""
+        """Say whether the rounds shrink: from the third on, a guest that outruns the link is named."""
         self.round = round_number
         if round_number < JUDGED_AFTER_ROUNDS or bandwidth_bytes_s <= 0:
             return

@@ -40,7 +40,9 @@ class RamScan:
 def scan_ram_records(
     data: Buffer, position: int, current_block: int, lengths: Sequence[int], names: Sequence[bytes]
 ) -> RamScan:
-    """Records from ``position`` on, until one is incomplete or the scan must stop; blocks as the stream's table gave them."""
+    """Records from ``position`` on, until one is incomplete or the scan must stop; blocks as the table gave them."""
     text = [name.decode("latin-1") for name in names]
-    stop, *rest = _kernels.scan_records(data, position, current_block, text, list(lengths))
-    return RamScan(StopReason(stop), *rest)
+    stop, at, current, blocks, pages, positions, detail = _kernels.scan_records(
+        data, position, current_block, text, list(lengths)
+    )
+    return RamScan(StopReason(stop), at, current, blocks, pages, positions, detail)

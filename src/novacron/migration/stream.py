@@ -114,7 +114,7 @@ class StreamSplitter:
     """Takes a pre-copy stream apart as it arrives.
 
     ``feed`` takes bytes as they come and gives the items that they complete. At most ``MAX_WAITING_BYTES`` wait between
-    two calls. ``main_block`` is the RAM block that moves through the file (``pc.ram``) and must have exactly ``ram_bytes``.
+    two calls. ``main_block`` is the RAM block that moves through the file, and has exactly ``ram_bytes``.
     """
 
     def __init__(self, *, ram_bytes: int, main_block: bytes = b"pc.ram") -> None:
@@ -271,7 +271,8 @@ class StreamSplitter:
 
     def _block_table(self, cursor: _Cursor) -> None:
         total = cursor.integer(8) & ~FLAG_BITS
-        names, lengths = [], []
+        names: list[bytes] = []
+        lengths: list[int] = []
         while sum(lengths) < total:
             if len(names) == MAX_BLOCKS:
                 raise StreamRefusedError(f"more than {MAX_BLOCKS} RAM blocks")

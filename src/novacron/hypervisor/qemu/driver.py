@@ -363,7 +363,7 @@ class QemuDriver:
         free = shutil.disk_usage(self._vms).free - MIN_DISK_FREE_BYTES
         if needed_bytes > free:
             raise NoRoomError(
-                f"a disk of {format_size(needed_bytes)} is asked for, {format_size(max(0, free))} are free on this host",
+                f"a disk of {format_size(needed_bytes)} is asked for, {format_size(max(0, free))} are free here",
                 next_command="novacron node list",
             )
 

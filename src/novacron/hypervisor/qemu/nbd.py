@@ -5,6 +5,7 @@ by what was asked for.
 """
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -208,17 +209,19 @@ class NbdClient:
     async def _receive(self) -> None:
         try:
             while True:
-                magic = int.from_bytes(await self._reader.readexactly(4), "big")
-                if magic == _SIMPLE_MAGIC:
-                    await self._simple()
-                elif magic == _STRUCTURED_MAGIC:
-                    await self._chunk()
-                else:
-                    raise NbdError("the server's reply is not one of the protocol")
+                await self._reply(int.from_bytes(await self._reader.readexactly(4), "big"))
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             self._break(f"the block export went away: {error}")
         except NbdError as error:
             self._break(error.cause)
+
+    async def _reply(self, magic: int) -> None:
+        if magic == _SIMPLE_MAGIC:
+            await self._simple()
+        elif magic == _STRUCTURED_MAGIC:
+            await self._chunk()
+        else:
+            raise NbdError("the server's reply is not one of the protocol")
 
     async def _simple(self) -> None:
         error, cookie = _SIMPLE_REST.unpack(await self._reader.readexactly(_SIMPLE_REST.size))
@@ -237,7 +240,7 @@ class NbdClient:
             raise NbdError(f"the server announces a chunk of {length} bytes")
         body = await self._reader.readexactly(length)
         match kind:
-            case _ if kind == _CHUNK_DATA or kind == _CHUNK_HOLE:
+            case _ if kind in {_CHUNK_DATA, _CHUNK_HOLE}:
                 self._place(pending, kind, body)
             case _ if kind == _CHUNK_STATUS:
                 self._mark(pending, body)
@@ -260,8 +263,8 @@ class NbdClient:
         if self._contexts.get(int.from_bytes(body[:4], "big")) != pending.context:
             return
         position, end = pending.offset, pending.offset + pending.length
-        for length, flags in struct.iter_unpack(">II", body[4:]):
-            length = min(length, end - position)
+        for announced, flags in struct.iter_unpack(">II", body[4:]):
+            length = min(announced, end - position)
             if length > 0:
                 pending.extents.append(Extent(position, length, flags))
                 position += length
@@ -292,7 +295,5 @@ class NbdClient:
             if not self._broken:
                 self._writer.write(_REQUEST.pack(_REQUEST_MAGIC, 0, _DISCONNECT, 0, 0, 0))
         self._writer.close()
-        try:
+        with contextlib.suppress(ConnectionError):  # the server may be faster
             await self._writer.wait_closed()
-        except ConnectionError:
-            pass  # the server was faster

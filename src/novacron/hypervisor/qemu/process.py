@@ -1,6 +1,7 @@
 """A process that outlives whoever started it, recognised again by its id and its start time."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from dataclasses import dataclass
@@ -83,10 +84,8 @@ class Process:
 
     def _reap(self) -> None:
         """Collect its exit status when it was our child: until then it would stay a zombie."""
-        try:
+        with contextlib.suppress(ChildProcessError):  # not ours: its parent collects it
             os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:
-            pass  # not ours: its parent collects it
 
 
 def _start_time(pid: int) -> int | None:

@@ -15,7 +15,6 @@ from novacron.migration.errors import ChannelProtocolError
 
 PROTOCOL_VERSION: Final = 1
 RELAY_BYTES: Final = 256 * 1024  # a frame of QEMU's own bytes holds at most this much before compression
-MAX_DISKS: Final = 16
 
 
 class FrameType(IntEnum):
@@ -32,15 +31,8 @@ class FrameType(IntEnum):
     READY = 9  # destination: all is here and durable, at this epoch
     COMMIT = 10  # source: handed over; run
     RUNNING = 11  # destination: it runs
-    FAILED = 12  # either: this side gives up, and why (never after READY, nor after COMMIT)
-
-
-class DiskOffer(Struct, frozen=True):
-    """One disk: ``known_state`` names the content that both sides may still have from the last move."""
-
-    id: Annotated[str, Meta(max_length=63)]
-    size_bytes: Annotated[int, Meta(ge=0)]
-    known_state: Annotated[str, Meta(max_length=64)] = ""
+    VERIFIED = 12  # destination: the guest was looked at
+    FAILED = 13  # either: this side gives up, and why (never after READY, nor after COMMIT)
 
 
 class Offer(Struct, frozen=True):
@@ -54,15 +46,14 @@ class Offer(Struct, frozen=True):
     ram_bytes: Annotated[int, Meta(ge=0)]
     key: Annotated[bytes, Meta(min_length=32, max_length=32)]  # of the digests of this migration's content
     ram_root: Annotated[bytes, Meta(max_length=32)]  # of the RAM image that the source still holds; empty: none
-    ram_state: Annotated[str, Meta(max_length=64)]  # the name of that image
-    disks: Annotated[tuple[DiskOffer, ...], Meta(max_length=MAX_DISKS)]
+    running: bool  # whether the guest runs (else it stays paused over there)
 
 
 class Answer(Struct, frozen=True):
     """The destination's first frame: which of the offered old content it has, whole and verified."""
 
     ram_known: bool
-    disks_known: Annotated[tuple[bool, ...], Meta(max_length=MAX_DISKS)]
+    disks_known: bool
 
 
 class Flush(Struct, frozen=True):
@@ -89,6 +80,13 @@ class Running(Struct, frozen=True):
 
     epoch: int
     resume_ms: float
+
+
+class Verified(Struct, frozen=True):
+    """Whether the guest gave a sign of life, and which."""
+
+    alive: bool
+    sign: Annotated[str, Meta(max_length=64)]
 
 
 class Failed(Struct, frozen=True):

@@ -1,14 +1,15 @@
 """An ordered pipeline: work on parts runs beside their reading, and the results leave in order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 async def in_order(
-    parts: AsyncIterator[Coroutine[Any, Any, T]], give: Callable[[T], Awaitable[None]], *, in_flight: int
+    parts: AsyncGenerator[Coroutine[Any, Any, T], None], give: Callable[[T], Awaitable[None]], *, in_flight: int
 ) -> None:
     """Start each coroutine of ``parts`` as it comes, and await ``give`` on their results, in order.
 
@@ -23,6 +24,7 @@ async def in_order(
 
     async with asyncio.TaskGroup() as group:
         group.create_task(deliver())
-        async for part in parts:
-            await queue.put(group.create_task(part))
+        async with aclosing(parts):
+            async for part in parts:
+                await queue.put(group.create_task(part))
         await queue.put(None)

@@ -1,12 +1,13 @@
 """RAM: from the source's QEMU to the channel, and from the channel to the destination's RAM file and QEMU."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+import mmap
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Final, Protocol
 
-from novacron.content.batch import pack_batch
-from novacron.content.codec import encode
-from novacron.content.pages import EncodedPages, PageEncoder
+from novacron.content.batch import pack_batch, unpack_batch
+from novacron.content.codec import decode, encode
+from novacron.content.pages import Encoded, PageEncoder, apply_pages
 from novacron.migration.frames import RELAY_BYTES, FrameType
 from novacron.migration.meter import Meter
 from novacron.migration.pipeline import in_order
@@ -20,7 +21,7 @@ FRAMES_IN_FLIGHT: Final = 3  # read, but not yet sent: what QEMU takes for bandw
 class FrameSink(Protocol):
     """Where frames go, in order, with back-pressure."""
 
-    async def send(self, frame_type: int, body: bytes | bytearray | memoryview) -> None:
+    async def send(self, kind: int, body: bytes | bytearray | memoryview) -> None:
         """Queue one frame."""
         ...
 
@@ -55,7 +56,7 @@ class RamSender:
         """Send until the end of ``reader``; raises StreamRefusedError and the sink's errors."""
         await in_order(self._frames(reader), self._give, in_flight=FRAMES_IN_FLIGHT)
 
-    async def _frames(self, reader: asyncio.StreamReader) -> AsyncIterator[Coroutine[Any, Any, PackedFrame]]:
+    async def _frames(self, reader: asyncio.StreamReader) -> AsyncGenerator[Coroutine[Any, Any, PackedFrame], None]:
         while data := await reader.read(READ_BYTES):
             for item in self._splitter.feed(data):
                 match item:
@@ -68,9 +69,9 @@ class RamSender:
                     case DeviceState():
                         pass  # the channel keeps the order: all RAM is in the file before this reaches QEMU
 
-    def _pack(self, encoded: EncodedPages) -> PackedFrame:
+    def _pack(self, encoded: Encoded) -> PackedFrame:
         batch = pack_batch(encoded, self._level)
-        return PackedFrame(FrameType.RAM, batch.body, Traffic.of_batch(encoded.counts, batch))
+        return PackedFrame(FrameType.RAM, batch.body, Traffic.of_batch(encoded, batch))
 
     def _relay(self, data: bytes) -> PackedFrame:
         return PackedFrame(FrameType.RELAY, encode(data, self._level), Traffic())
@@ -80,3 +81,27 @@ class RamSender:
         self._meter.ram.add(frame.traffic)
         if frame.frame_type is FrameType.RELAY:
             self._meter.relayed_bytes += len(frame.body)
+
+
+class RamReceiver:
+    """Writes pages into the file that is the guest's RAM, and everything else to the destination's QEMU.
+
+    The one rule: every page is in the file before the first byte of device state reaches QEMU, and none is written after.
+    Frames are given one at a time, in the channel's order, which keeps it.
+    """
+
+    def __init__(self, ram: mmap.mmap, writer: asyncio.StreamWriter) -> None:
+        self._ram = ram
+        self._writer = writer
+
+    async def pages(self, body: bytes | memoryview) -> None:
+        """One batch; raises MalformedContentError."""
+        await asyncio.to_thread(self._apply, body)
+
+    async def relay(self, body: bytes | memoryview) -> None:
+        """Bytes for QEMU."""
+        self._writer.write(decode(body, RELAY_BYTES))
+        await self._writer.drain()
+
+    def _apply(self, body: bytes | memoryview) -> None:
+        apply_pages(self._ram, unpack_batch(body))

@@ -96,6 +96,9 @@ class OutgoingOffer(Struct, frozen=True):
     spec: VmSpec
     source_node: str  # its SPIFFE id
     source_address: str
+    known_state: str = (
+        ""  # name of the disk content that the other side may still have; what was written since is marked
+    )
 
 
 class IncomingOrder(Struct, frozen=True):
@@ -107,6 +110,7 @@ class IncomingOrder(Struct, frozen=True):
     spec: VmSpec
     source_node: str
     source_address: str
+    known_state: str = ""
 
 
 class IncomingReady(Struct, frozen=True):

@@ -1,0 +1,243 @@
+"""The destination of a migration.
+
+It may run the VM only after the source's commit: until then its QEMU stays paused. From ``ready`` on it may not give up
+by itself: when the channel breaks then, the caller asks the source what became of it.
+"""
+
+import asyncio
+import mmap
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from novacron.content.pages import PageEncoder
+from novacron.core.clock import Clock
+from novacron.core.errors import NovaCronError
+from novacron.core.ids import MigrationId, VmId
+from novacron.hypervisor.driver import Machine, MachineState
+from novacron.hypervisor.qemu.nbd import NbdClient
+from novacron.hypervisor.spec import canonical_digest
+from novacron.migration.beside import beside
+from novacron.migration.disks import DiskReceiver, since
+from novacron.migration.errors import (
+    ChannelProtocolError,
+    ConfigurationDiffersError,
+    QemuFailedError,
+    StaleEpochError,
+)
+from novacron.migration.frames import (
+    PROTOCOL_VERSION,
+    Answer,
+    Commit,
+    Failed,
+    FrameType,
+    Offer,
+    Ready,
+    Running,
+    Verified,
+    pack,
+    unpack,
+)
+from novacron.migration.ram import RamReceiver
+from novacron.migration.verify import sign_of_life
+from novacron.wire.channel import ParallelChannel
+
+LOAD_TIMEOUT_S: Final = 30.0
+_MESSAGE: Final = struct.Struct(">HH")  # of QEMU's return path: type, length of what follows
+_SHUT: Final = 1
+_MAX_RETURN_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """What is expected, and what is here of it already."""
+
+    migration_id: MigrationId
+    vm_id: VmId
+    epoch: int
+    machine: Machine
+    socket: Path  # where its QEMU listens for the stream
+    old_image: Path | None  # a RAM image of this VM from an earlier stay
+    disks_known: bool  # the machine's disks lie over those of an earlier stay
+
+
+class Destination:
+    """Receives one VM. ``ready`` and ``run`` must durably record what they are named for, before they return."""
+
+    def __init__(
+        self,
+        incoming: Incoming,
+        channel: ParallelChannel,
+        clock: Clock,
+        *,
+        ready: Callable[[], Awaitable[None]],
+        run: Callable[[int], Awaitable[None]],
+    ) -> None:
+        self._in = incoming
+        self._machine = incoming.machine
+        self._spec = incoming.machine.spec
+        self._channel = channel
+        self._clock = clock
+        self._ready = ready
+        self._run = run
+        self._flushing: asyncio.Task[None] | None = None
+        self._is_ready = False
+
+    async def run(self) -> None:
+        """Receive until the guest runs and was looked at; raises what went wrong.
+
+        Before ``ready`` the source is told why; after it, nothing is given up here.
+        """
+        try:
+            offer = await self._agree()
+            async with self._parts() as (ram, disks):
+                await self._receive(ram, disks)
+            await self._resume(offer)
+        except NovaCronError as error:
+            if not self._is_ready:
+                await self._tell(error)
+            raise
+
+    async def _agree(self) -> Offer:
+        """See that both sides would run the same machine, and bring in what is here of its RAM."""
+        kind, body = await self._channel.receive()
+        if kind != FrameType.OFFER:
+            raise ChannelProtocolError("the source does not begin with its offer")
+        offer = unpack(body, Offer)
+        if offer.version != PROTOCOL_VERSION:
+            raise ChannelProtocolError(f"the source speaks version {offer.version}, this node {PROTOCOL_VERSION}")
+        if (offer.migration_id, offer.vm_id, offer.epoch) != (self._in.migration_id, self._in.vm_id, self._in.epoch):
+            raise StaleEpochError(f"an offer of epoch {offer.epoch}, where epoch {self._in.epoch} was prepared")
+        if offer.configuration != canonical_digest(self._spec) or offer.ram_bytes != self._spec.memory_bytes:
+            raise ConfigurationDiffersError(f"the two sides would not run the same machine for VM {self._in.vm_id}")
+        known = bool(offer.ram_root) and await asyncio.to_thread(self._bring_in, offer)
+        await self._channel.send(FrameType.ANSWER, pack(Answer(ram_known=known, disks_known=self._in.disks_known)))
+        return offer
+
+    def _bring_in(self, offer: Offer) -> bool:
+        """Fill the RAM file from the old image when that is, byte for byte, the one that the source has."""
+        old = self._in.old_image
+        if old is None or not old.exists() or old.stat().st_size != offer.ram_bytes:
+            return False
+        with closing(_mapped(self._machine.ram_path)) as ram:
+            _copy_filled(old, ram)
+            encoder = PageEncoder(ram, offer.key)
+            same = encoder.root() == offer.ram_root
+            del encoder  # it holds the mapping
+        if not same:
+            with self._machine.ram_path.open("r+b") as file:
+                file.truncate(0)
+                file.truncate(offer.ram_bytes)
+        return same
+
+    @asynccontextmanager
+    async def _parts(self) -> AsyncIterator[tuple[RamReceiver, DiskReceiver]]:
+        """QEMU's incoming socket with its return path, and connections to its disks."""
+        async with AsyncExitStack() as stack:
+            names = [disk.id for disk in self._spec.disks]
+            exports = await self._machine.export_writable(names) if names else []
+            clients = [await stack.enter_async_context(NbdClient.connect(export)) for export in exports]
+            await self._machine.listen_incoming(self._in.socket)
+            reader, writer = await asyncio.open_unix_connection(self._in.socket)
+            stack.callback(writer.transport.abort)
+            ram = stack.enter_context(closing(_mapped(self._machine.ram_path)))
+            await stack.enter_async_context(beside(self._return_path(reader)))
+            yield RamReceiver(ram, writer), DiskReceiver(self._spec.disks, clients)
+
+    async def _receive(self, ram: RamReceiver, disks: DiskReceiver) -> None:
+        """Frames in their order, until the source says that the VM is handed over."""
+        while True:
+            kind, body = await self._channel.receive()
+            match kind:
+                case FrameType.RAM:
+                    await ram.pages(body)
+                case FrameType.DISK:
+                    await disks.blocks(body)
+                case FrameType.RELAY:
+                    await ram.relay(body)
+                case FrameType.FLUSH:
+                    self._flushing = asyncio.create_task(disks.flush())
+                case FrameType.COMMIT if self._is_ready:
+                    if unpack(body, Commit).epoch != self._in.epoch:
+                        raise StaleEpochError("a commit of another attempt")
+                    return
+                case FrameType.FAILED:
+                    raise QemuFailedError(f"the source gave up: {unpack(body, Failed).cause}")
+                case _:
+                    raise ChannelProtocolError(f"a frame of type {kind} does not come now")
+
+    async def _return_path(self, reader: asyncio.StreamReader) -> None:
+        """What the destination's QEMU says to the source's. Its last word waits until all is durable here."""
+        while True:
+            try:
+                head = await reader.readexactly(_MESSAGE.size)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return  # QEMU closes when it has loaded everything, or dies: the machine's state tells which
+            kind, length = _MESSAGE.unpack(head)
+            if length > _MAX_RETURN_BYTES:
+                raise QemuFailedError(f"this node's QEMU answers {length} bytes")
+            body = await reader.readexactly(length)
+            if kind == _SHUT:
+                if int.from_bytes(body, "big"):
+                    raise QemuFailedError(f"this node's QEMU could not load: {await self._machine.last_words()}")
+                await self._become_ready()
+            await self._channel.send(FrameType.RETURN, head + body)
+
+    async def _become_ready(self) -> None:
+        """All is here: make it durable, begin to mark what the guest will write, record it, say it."""
+        began = self._clock.monotonic()
+        if self._flushing is None:
+            raise ChannelProtocolError("the source's stream is complete, its disks are not")
+        async with asyncio.timeout(LOAD_TIMEOUT_S):
+            await self._flushing
+        names = [disk.id for disk in self._spec.disks]
+        await self._machine.start_tracking(names, since(self._in.migration_id), persistent=True)
+        await self._ready()
+        self._is_ready = True
+        load_ms = (self._clock.monotonic() - began) * 1000
+        await self._channel.send(FrameType.READY, pack(Ready(self._in.epoch, load_ms)))
+
+    async def _resume(self, offer: Offer) -> None:
+        """It is ours: record it, let it run, look at it."""
+        began = self._clock.monotonic()
+        await take_possession(self._machine, running=offer.running, record=lambda: self._run(offer.epoch))
+        resume_ms = (self._clock.monotonic() - began) * 1000
+        await self._channel.send(FrameType.RUNNING, pack(Running(offer.epoch, resume_ms)))
+        sign = await sign_of_life(self._machine, self._clock) if offer.running else "paused, as it was"
+        await self._channel.send(FrameType.VERIFIED, pack(Verified(alive=bool(sign), sign=sign)))
+
+    async def _tell(self, error: NovaCronError) -> None:
+        """Best effort: the source finds out by itself, too."""
+        try:
+            async with asyncio.timeout(1.0):
+                await self._channel.send(FrameType.FAILED, pack(Failed(error.code, error.cause[:4096])))
+        except (NovaCronError, TimeoutError):
+            return
+
+
+async def take_possession(machine: Machine, *, running: bool, record: Callable[[], Awaitable[None]]) -> None:
+    """Close the exports, record the ownership, let the guest run. May be repeated: also after a restart of this process."""
+    await machine.end_exports()
+    await record()
+    if running and await machine.state() is not MachineState.RUNNING:
+        await machine.resume()
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("r+b") as file:
+        return mmap.mmap(file.fileno(), 0)
+
+
+def _copy_filled(source: Path, ram: mmap.mmap) -> None:
+    """Copy what is not zero: the rest of the RAM file stays a hole."""
+    step = 1 << 20
+    zeros = bytes(step)
+    with source.open("rb") as file:
+        at = 0
+        while piece := file.read(step):
+            if piece != zeros[: len(piece)]:
+                ram[at : at + len(piece)] = piece
+            at += len(piece)

@@ -1,0 +1,195 @@
+"""Disks without shared storage: a first copy, then rounds of what the guest has written since, until it stops.
+
+QEMU's dirty bitmaps say what was written; block exports carry it. Every round begins new bitmaps before it holds the
+old ones still, in one transaction for all disks, so that no write falls between two rounds.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from itertools import islice
+from typing import Any, Final
+
+from novacron.content.batch import pack_batch, unpack_batch
+from novacron.content.blocks import BlockEncoder, decode_blocks
+from novacron.content.pages import Encoded
+from novacron.core.units import MIB
+from novacron.hypervisor.driver import Machine
+from novacron.hypervisor.qemu.nbd import ALLOCATION, DIRTY, ZERO, Extent, NbdClient
+from novacron.migration.errors import ChannelProtocolError
+from novacron.migration.frames import FrameType
+from novacron.migration.meter import Meter
+from novacron.migration.pipeline import in_order
+from novacron.migration.ram import FrameSink, PackedFrame
+from novacron.migration.traffic import Traffic
+from novacron.protocol.vm import DiskSpec
+
+READ_BYTES: Final = MIB
+READS_IN_FLIGHT: Final = 4
+WRITE_BYTES: Final = 4 * MIB
+
+
+def since(state: str) -> str:
+    """The bitmap that has marked every write since the content was named ``state``."""
+    return f"since-{state}"
+
+
+class DiskSender:
+    """Sends a VM's disks: ``copy`` once, ``round`` as often as wanted, the last one while the guest is stopped.
+
+    After a failure ``clean_up`` removes what was added to the source's QEMU; the bitmaps of ``since`` are never touched,
+    so the next attempt may lean on the same old state again.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        disks: Sequence[DiskSpec],
+        sink: FrameSink,
+        meter: Meter,
+        *,
+        key: bytes,
+        level: int,
+        known_state: str,
+    ) -> None:
+        self._machine = machine
+        self._disks = list(disks)
+        self._names = [disk.id for disk in disks]
+        self._sink = sink
+        self._meter = meter
+        self._level = level
+        self._known_state = known_state
+        self._encoders = [BlockEncoder(disk.size_bytes, key, fresh=not known_state) for disk in disks]
+        self._round = 0
+        self.in_use_bytes = 0  # of all disks, known once the first copy has begun
+
+    async def copy(self) -> None:
+        """What the other side does not have: everything that is allocated, or what was written since the known state."""
+        if not self._disks:
+            return
+        if self._known_state:
+            await self._machine.fork_tracking(self._names, since(self._known_state), "novacron-base", self._bitmap(0))
+            await self._send("novacron-base")
+            await self._machine.drop_tracking(self._names, "novacron-base")
+        else:
+            await self._machine.start_tracking(self._names, self._bitmap(0))
+            await self._send("")
+
+    async def round(self) -> int:
+        """What was written since the round before, in bytes."""
+        if not self._disks:
+            return 0
+        old, new = self._bitmap(self._round), self._bitmap(self._round + 1)
+        await self._machine.rotate_tracking(self._names, old, new)
+        self._round += 1
+        sent = await self._send(old)
+        await self._machine.drop_tracking(self._names, old)
+        return sent
+
+    async def clean_up(self) -> None:
+        """Remove exports and the bitmaps of the rounds."""
+        await self._machine.end_exports()
+        for number in (self._round - 1, self._round):
+            await self._machine.drop_tracking(self._names, self._bitmap(number))
+        await self._machine.drop_tracking(self._names, "novacron-base")
+
+    @staticmethod
+    def _bitmap(number: int) -> str:
+        return f"novacron-{number}"
+
+    async def _send(self, bitmap: str) -> int:
+        """Every extent of every disk that ``bitmap`` marks (all that is allocated, without one)."""
+        exports = await self._machine.export_readable(self._names, bitmap)
+        sent = 0
+        for number, export in enumerate(exports):
+            context = export.bitmap or ALLOCATION
+            async with NbdClient.connect(export, contexts=list({context, ALLOCATION})) as disk:
+                if not self._round:
+                    allocated = await disk.extents(ALLOCATION)
+                    self.in_use_bytes += sum(e.length for e in allocated if _wanted(e, ALLOCATION))
+                extents = [e for e in await disk.extents(context) if _wanted(e, context)]
+                total = sum(e.length for e in extents)
+                sent += total
+                self._meter.plan(total)
+                await in_order(self._frames(disk, number, extents), self._give, in_flight=READS_IN_FLIGHT)
+        await self._machine.end_exports()
+        return sent
+
+    async def _frames(
+        self, disk: NbdClient, number: int, extents: list[Extent]
+    ) -> AsyncGenerator[Coroutine[Any, Any, PackedFrame], None]:
+        """Reads run ahead of the encoding; the encoding keeps the order, because later blocks lean on earlier ones."""
+        pieces = [
+            (at, min(READ_BYTES, extent.offset + extent.length - at))
+            for extent in extents
+            for at in range(extent.offset, extent.offset + extent.length, READ_BYTES)
+        ]
+        reads: deque[tuple[int, asyncio.Task[bytes]]] = deque()
+        ahead = iter(pieces)
+
+        def read_on(count: int) -> None:
+            reads.extend((at, asyncio.create_task(disk.read(at, length))) for at, length in islice(ahead, count))
+
+        read_on(READS_IN_FLIGHT)
+        try:
+            while reads:
+                at, reading = reads.popleft()
+                data = await reading
+                read_on(1)
+                encoded = await asyncio.to_thread(self._encoders[number].encode, at, data)
+                yield asyncio.to_thread(self._pack, number, encoded)
+        finally:
+            for _, reading in reads:
+                reading.cancel()
+            await asyncio.gather(*(reading for _, reading in reads), return_exceptions=True)
+
+    def _pack(self, number: int, encoded: Encoded) -> PackedFrame:
+        packed = pack_batch(encoded, self._level)
+        return PackedFrame(FrameType.DISK, bytes([number]) + packed.body, Traffic.of_batch(encoded, packed))
+
+    async def _give(self, frame: PackedFrame) -> None:
+        await self._sink.send(frame.frame_type, frame.body)
+        self._meter.disk.add(frame.traffic)
+
+
+class DiskReceiver:
+    """Writes what comes into the destination's disks."""
+
+    def __init__(self, disks: Sequence[DiskSpec], clients: Sequence[NbdClient]) -> None:
+        self._disks = disks
+        self._clients = clients
+        self._loop = asyncio.get_running_loop()
+
+    async def blocks(self, body: bytes | memoryview) -> None:
+        """One batch; raises MalformedContentError, ChannelProtocolError, NbdError."""
+        number = body[0] if len(body) else len(self._disks)
+        if number >= len(self._disks):
+            raise ChannelProtocolError(f"a batch for disk {number} of {len(self._disks)}")
+        await asyncio.to_thread(self._write, number, memoryview(body)[1:])
+
+    async def flush(self) -> None:
+        """Return when all that was written is durable."""
+        for client in self._clients:
+            await client.flush()
+
+    def _write(self, number: int, body: memoryview) -> None:
+        """In a thread: the order of the writes is the order of the batch, and copies read what earlier ones wrote."""
+        client = self._clients[number]
+
+        def wait(action: Coroutine[Any, Any, Any]) -> Any:
+            return asyncio.run_coroutine_threadsafe(action, self._loop).result()
+
+        def read(offset: int, length: int) -> bytes:
+            data: bytes = wait(client.read(offset, length))
+            return data
+
+        for offset, content in decode_blocks(unpack_batch(body), self._disks[number].size_bytes, read):
+            if isinstance(content, int):
+                wait(client.write_zeroes(offset, content))
+            else:
+                for at in range(0, len(content), WRITE_BYTES):
+                    wait(client.write(offset + at, content[at : at + WRITE_BYTES]))
+
+
+def _wanted(extent: Extent, context: str) -> bool:
+    return not extent.flags & ZERO if context == ALLOCATION else bool(extent.flags & DIRTY)

@@ -1,0 +1,39 @@
+"""The source takes its VM back: after a failure before the commit, or after a restart that finds one half-way."""
+
+from typing import Final
+
+from novacron.core.clock import Clock
+from novacron.hypervisor.driver import Machine, MachineState
+from novacron.hypervisor.errors import QemuDiedError, QmpError
+from novacron.migration.errors import QemuFailedError
+
+UNDER_WAY: Final = frozenset({"setup", "active", "pre-switchover", "device", "wait-unplug", "cancelling"})
+PATIENCE_S: Final = 30.0
+LOOK_EVERY_S: Final = 0.01
+
+
+async def take_back(machine: Machine, clock: Clock, *, running: bool) -> None:
+    """Cancel whatever is under way and let the guest run again if it did before. May be repeated.
+
+    Only for a source whose journal does not say that it handed over. Raises QemuFailedError when QEMU does not come
+    back within ``PATIENCE_S``, QemuDiedError when it is gone.
+    """
+    deadline = clock.monotonic() + PATIENCE_S
+    while (status := (await machine.migration_status()).status) in UNDER_WAY:
+        if status != "cancelling":
+            await machine.cancel_migration()
+        if clock.monotonic() > deadline:
+            raise QemuFailedError(f"the migration of {machine.vm_id} cannot be cancelled: QEMU says {status}")
+        await clock.sleep(LOOK_EVERY_S)  # no event tells every way out of cancelling
+    while running:
+        state = await machine.state()
+        if state is MachineState.RUNNING:
+            return
+        if state is MachineState.GONE:
+            raise QemuDiedError(f"the QEMU of {machine.vm_id} is gone")
+        try:
+            await machine.resume()
+        except QmpError:
+            if clock.monotonic() > deadline:
+                raise
+        await clock.sleep(LOOK_EVERY_S)

@@ -1,0 +1,284 @@
+"""The source of a migration.
+
+Until ``commit`` has returned the source owns the VM: whatever fails before, the caller takes the VM back
+(``recovery.take_back``). From then on the destination owns it, and the source's QEMU stays paused, whatever happens.
+"""
+
+import asyncio
+import mmap
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from novacron.content.digest import KEY_BYTES
+from novacron.content.pages import PageEncoder
+from novacron.core.clock import Clock
+from novacron.core.ids import MigrationId, VmId
+from novacron.hypervisor.driver import Machine
+from novacron.hypervisor.spec import canonical_digest
+from novacron.migration.beside import beside
+from novacron.migration.disks import DiskSender
+from novacron.migration.errors import ChannelProtocolError, HandoverPendingError, MigrationError
+from novacron.migration.frames import (
+    PROTOCOL_VERSION,
+    Answer,
+    Commit,
+    Failed,
+    Flush,
+    FrameType,
+    Offer,
+    Ready,
+    Verified,
+    pack,
+    unpack,
+)
+from novacron.migration.meter import Meter
+from novacron.migration.qemu_watch import QemuWatch
+from novacron.migration.ram import RamSender
+from novacron.protocol.migration import MigrationPolicy, MigrationSummary
+from novacron.wire.channel import ParallelChannel
+
+DISK_ROUND_EVERY_S: Final = 0.5
+SWITCHOVER_TIMEOUT_S: Final = 60.0
+ANSWER_TIMEOUT_S: Final = 60.0
+VERIFY_TIMEOUT_S: Final = 60.0
+QEMU_CONNECT_S: Final = 10.0
+OVERHEAD_MS: Final = 60  # of a switchover beside RAM: device state, the last disk round, the destination's journal
+MIN_DOWNTIME_MS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What moves, and how."""
+
+    migration_id: MigrationId
+    vm_id: VmId
+    epoch: int
+    machine: Machine
+    running: bool
+    policy: MigrationPolicy
+    socket: Path  # where QEMU will find the proxy
+    ram_image: Path | None  # as it arrived here, unchanged: the other side may have the same
+    known_state: str  # of the disks; empty: none
+
+
+class Source:
+    """Moves one VM over ``channel``; ``commit`` must durably record the hand-over."""
+
+    def __init__(
+        self,
+        outgoing: Outgoing,
+        channel: ParallelChannel,
+        meter: Meter,
+        clock: Clock,
+        commit: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._out = outgoing
+        self._machine = outgoing.machine
+        self._spec = outgoing.machine.spec
+        self._channel = channel
+        self._meter = meter
+        self._clock = clock
+        self._commit = commit
+        self._key = secrets.token_bytes(KEY_BYTES)
+        self._watch = QemuWatch(outgoing.machine, clock)
+        self._answers: dict[FrameType, asyncio.Future[bytes]] = {}
+        self._qemu: asyncio.StreamWriter | None = None
+        self._disks = self._disk_sender(Answer(ram_known=False, disks_known=False))
+        self.shadow = _shadow(outgoing.ram_image, self._spec.memory_bytes)
+        self.committed = False
+
+    async def run(self) -> MigrationSummary:
+        """Move it. Raises before the commit whatever went wrong, and HandoverPendingError after it."""
+        try:
+            async with self._machine.events() as events, beside(self._watch.run(events), self._listen()):
+                encoder = await self._agree()
+                await self._copy()
+                async with self._qemu_stream(encoder):
+                    await self._rounds()
+                    await self._switch_over()
+                await self._hand_over()
+                return await self._see_it_run()
+        except Exception as error:
+            if self.committed:
+                raise HandoverPendingError(f"handed over, but the destination has not answered yet: {error}") from error
+            raise
+
+    async def clean_up(self) -> None:
+        """Before the commit: remove what was added to the source's QEMU."""
+        await self._disks.clean_up()
+
+    async def _agree(self) -> PageEncoder:
+        """Say what moves; the other side says what it has of it already."""
+        encoder = await asyncio.to_thread(PageEncoder, self.shadow, self._key)
+        offer = Offer(
+            version=PROTOCOL_VERSION,
+            migration_id=self._out.migration_id,
+            vm_id=self._out.vm_id,
+            epoch=self._out.epoch,
+            configuration=canonical_digest(self._spec),
+            ram_bytes=self._spec.memory_bytes,
+            key=self._key,
+            ram_root=b"" if self._out.ram_image is None else await asyncio.to_thread(encoder.root),
+            running=self._out.running,
+        )
+        await self._channel.send(FrameType.OFFER, pack(offer))
+        answer = unpack(await self._expect(FrameType.ANSWER, ANSWER_TIMEOUT_S), Answer)
+        self._disks = self._disk_sender(answer)
+        if answer.ram_known or self._out.ram_image is None:
+            return encoder
+        self.shadow = _shadow(None, self._spec.memory_bytes)
+        return await asyncio.to_thread(PageEncoder, self.shadow, self._key)
+
+    async def _copy(self) -> None:
+        """The disks, while the guest goes on writing to them; then what it wrote meanwhile."""
+        self._meter.phase = "copy"
+        self._meter.plan(self._spec.memory_bytes)
+        await self._machine.prepare_outgoing()
+        await self._disks.copy()
+        await self._disks.round()
+
+    async def _rounds(self) -> None:
+        """QEMU sends RAM in rounds until what is left fits into the downtime, then it stops the guest; disks go beside."""
+        downtime_ms = max(MIN_DOWNTIME_MS, self._out.policy.max_downtime_ms - OVERHEAD_MS)
+        await self._machine.migrate(self._out.socket, downtime_ms=downtime_ms)
+        while not await self._watch.reach("pre-switchover", within_s=DISK_ROUND_EVERY_S):
+            await self._disks.round()
+            await self._look(downtime_ms)
+
+    async def _look(self, downtime_ms: int) -> None:
+        """Bring the figures up to date."""
+        status = await self._machine.migration_status()
+        self._meter.rtt_ms = self._channel.rtt_ms
+        self._meter.plan(status.remaining_bytes)
+        self._meter.dirty_rate_bytes_s = status.dirty_pages_s * 4096.0
+        self._meter.judge(
+            round_number=self._watch.rounds,
+            remaining_bytes=status.remaining_bytes,
+            bandwidth_bytes_s=self._meter.progress().rate_bytes_s,
+            downtime_ms=downtime_ms,
+        )
+
+    async def _switch_over(self) -> None:
+        """The guest is stopped: the last blocks, the last pages, the device state; until QEMU says that it is complete."""
+        self._meter.phase = "switchover"
+        self._meter.round = self._watch.rounds
+        async with asyncio.timeout(SWITCHOVER_TIMEOUT_S):
+            await self._disks.round()
+            await self._disks.clean_up()
+            await self._channel.send(FrameType.FLUSH, pack(Flush(1)))
+            await self._machine.continue_migration()
+            ready = unpack(await self._expect(FrameType.READY, SWITCHOVER_TIMEOUT_S), Ready)
+            if ready.epoch != self._out.epoch:
+                raise ChannelProtocolError(f"ready at epoch {ready.epoch}, not {self._out.epoch}")
+            self._meter.phase = "ready"
+            await self._watch.reach("completed")
+
+    async def _hand_over(self) -> None:
+        """The point of no return: recorded, then said."""
+        await self._commit()
+        self.committed = True
+        self._meter.phase = "committed"
+        await self._channel.send(FrameType.COMMIT, pack(Commit(self._out.epoch)))
+
+    async def _see_it_run(self) -> MigrationSummary:
+        """The destination says that the guest runs, and that it lives."""
+        await self._expect(FrameType.RUNNING, ANSWER_TIMEOUT_S)
+        self._meter.stopped_at = self._watch.stopped_at
+        self._meter.resumed_at = self._clock.monotonic() - self._channel.rtt_ms / 2000
+        self._meter.phase = "verify"
+        verified = unpack(await self._expect(FrameType.VERIFIED, VERIFY_TIMEOUT_S), Verified)
+        self._meter.phase = "window"
+        return self._meter.summary(
+            guest_bytes=self._spec.memory_bytes + self._disks.in_use_bytes,
+            wire_bytes=self._channel.wire_bytes_sent,
+            verified=verified.alive,
+        )
+
+    def _disk_sender(self, answer: Answer) -> DiskSender:
+        return DiskSender(
+            self._machine,
+            self._spec.disks if self._out.policy.move_disks else (),
+            self._channel,
+            self._meter,
+            key=self._key,
+            level=self._out.policy.compression_level,
+            known_state=self._out.known_state if answer.disks_known else "",
+        )
+
+    @asynccontextmanager
+    async def _qemu_stream(self, encoder: PageEncoder) -> AsyncIterator[None]:
+        """The socket that the source's QEMU sends to. When one side of the proxy ends by an error, both do."""
+        sender = RamSender(
+            self._channel,
+            encoder,
+            self._meter,
+            ram_bytes=self._spec.memory_bytes,
+            level=self._out.policy.compression_level,
+        )
+        connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+        connected = asyncio.get_running_loop().create_future()
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if connected.done():
+                writer.transport.abort()
+            else:
+                connected.set_result((reader, writer))
+
+        async def send() -> None:
+            reader, self._qemu = await connected
+            await sender.run(reader)
+
+        self._out.socket.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(accept, self._out.socket, limit=1 << 20)
+        try:
+            async with beside(send()):
+                yield
+        finally:
+            server.close()
+            if self._qemu is not None:
+                self._qemu.transport.abort()
+            self._out.socket.unlink(missing_ok=True)
+
+    async def _listen(self) -> None:
+        """Frames of the destination: bytes for QEMU, and answers to whoever waits for them."""
+        while True:
+            kind, body = await self._channel.receive()
+            if kind == FrameType.RETURN:
+                if self._qemu is None:
+                    raise ChannelProtocolError("bytes for a QEMU that sends nothing yet")
+                self._qemu.write(body)
+                await self._qemu.drain()
+            elif kind == FrameType.FAILED:
+                failed = unpack(body, Failed)
+                raise MigrationError(f"the destination gave up: {failed.cause}")
+            elif kind in FrameType.__members__.values():
+                answer = self._answer(FrameType(kind))
+                if answer.done():
+                    raise ChannelProtocolError(f"a frame {FrameType(kind).name} came twice")
+                answer.set_result(bytes(body))
+            else:
+                raise ChannelProtocolError(f"a frame of unknown type {kind}")
+
+    def _answer(self, kind: FrameType) -> asyncio.Future[bytes]:
+        if kind not in self._answers:
+            self._answers[kind] = asyncio.get_running_loop().create_future()
+        return self._answers[kind]
+
+    async def _expect(self, kind: FrameType, timeout_s: float) -> bytes:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(self._answer(kind))
+        except TimeoutError:
+            raise MigrationError(f"the destination did not say {kind.name} within {timeout_s:.0f} s") from None
+
+
+def _shadow(image: Path | None, ram_bytes: int) -> mmap.mmap:
+    """What the other side's RAM file holds at the beginning: an old image (never written to), or zeros."""
+    if image is None:
+        return mmap.mmap(-1, ram_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with image.open("rb") as file:
+        return mmap.mmap(file.fileno(), ram_bytes, access=mmap.ACCESS_COPY)

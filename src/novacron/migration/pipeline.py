@@ -22,9 +22,12 @@ async def in_order(
         while (task := await queue.get()) is not None:
             await give(await task)
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(deliver())
-        async with aclosing(parts):
-            async for part in parts:
-                await queue.put(group.create_task(part))
-        await queue.put(None)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(deliver())
+            async with aclosing(parts):
+                async for part in parts:
+                    await queue.put(group.create_task(part))
+            await queue.put(None)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None

@@ -243,7 +243,7 @@ class StreamSplitter:
         """Records of a RAM section until its end or the end of what has arrived."""
         scan = scan_ram_records(self._waiting, position, self._current_block, self._lengths, self._names)
         self._current_block = scan.current_block
-        self._give(position, scan, items)
+        self._give(scan, items)
         match scan.reason:
             case StopReason.NEED_MORE:
                 if scan.position == position:
@@ -287,11 +287,11 @@ class StreamSplitter:
             raise StreamRefusedError(f"the guest's RAM has {lengths[self._main]} bytes, not {self._ram_bytes}")
         self._names, self._lengths = names, lengths
 
-    def _give(self, start: int, scan: RamScan, items: list[Item]) -> None:
+    def _give(self, scan: RamScan, items: list[Item]) -> None:
         """Pages of the main block as one item; others as records of their own."""
         if not scan.blocks:
             return
-        base = bytes(memoryview(self._waiting)[start : scan.position])
+        base = bytes(memoryview(self._waiting)[: scan.position])
         positions = memoryview(scan.positions).cast("I")
         numbers = memoryview(scan.pages).cast("I")
         if scan.blocks.count(self._main) == len(scan.blocks):

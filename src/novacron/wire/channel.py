@@ -7,6 +7,7 @@ bounded on both sides, so a slow receiver holds the sender back. When one connec
 """
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import Coroutine
 from typing import Any, Final, Self, TypeVar
@@ -14,7 +15,7 @@ from typing import Any, Final, Self, TypeVar
 from novacron.core.clock import SystemClock
 from novacron.wire.connection import FIRST_FREE_FRAME, PROTOCOL_VERSION, Connection, Heartbeat, Hello, connect
 from novacron.wire.credentials import Credentials
-from novacron.wire.errors import ConnectionBrokenError, ConnectionClosedError, FrameError
+from novacron.wire.errors import ConnectionBrokenError, ConnectionClosedError, FrameError, WireError
 from novacron.wire.identity import SpiffeId
 from novacron.wire.pacing import TokenBucket
 
@@ -22,6 +23,7 @@ FRAME_PART: Final = FIRST_FREE_FRAME
 FRAME_FIN: Final = FIRST_FREE_FRAME + 1
 HEARTBEAT: Final = Heartbeat(every_s=1.0, dead_after_s=6.0)
 WINDOW_FRAMES: Final = 64  # how far one connection may be ahead of the others
+FIN_TIMEOUT_S: Final = 5.0
 READY_FRAMES: Final = 4  # in order, and not yet taken
 _PART: Final = struct.Struct(">QB")
 _FIN: Final = struct.Struct(">Q")
@@ -44,6 +46,7 @@ class ParallelChannel:
         self._early: dict[int, Frame] = {}
         self._taken = 0
         self._total: int | None = None
+        self._fin_seen = asyncio.Event()
         self._ended = False
         self._ready: asyncio.Queue[Frame | None] = asyncio.Queue(READY_FRAMES)
         self._moved = asyncio.Condition()
@@ -124,6 +127,7 @@ class ParallelChannel:
         """One frame of one connection."""
         if kind == FRAME_FIN and len(body) == _FIN.size:
             (self._total,) = _FIN.unpack(body)
+            self._fin_seen.set()
         elif kind == FRAME_PART and len(body) >= _PART.size:
             number, inner = _PART.unpack_from(body)
             async with self._moved:
@@ -148,18 +152,19 @@ class ParallelChannel:
             await self._ready.put(None)
 
     async def _finish(self) -> None:
-        """Say how many frames there were, once all of them are with a connection."""
+        """Say how many frames there were, and hear the same: whoever closes earlier may destroy what is on its way."""
         await self._unless_failed(self._outgoing.join())
         for connection in self._connections:
             await self._unless_failed(connection.send(FRAME_FIN, _FIN.pack(self._sent)))
-        for connection in self._connections:
-            await connection.close()
+        with contextlib.suppress(TimeoutError, WireError):
+            async with asyncio.timeout(FIN_TIMEOUT_S):
+                await self._unless_failed(self._fin_seen.wait())
 
     async def _guard(self, part: Coroutine[Any, Any, None]) -> None:
         try:
             await part
         except Exception as error:  # noqa: BLE001 - whatever broke one part is raised by the next send or receive
-            if not self._ended:
+            if not self._fin_seen.is_set():
                 self._fail(error)
 
     def _fail(self, error: Exception) -> None:

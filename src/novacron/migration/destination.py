@@ -219,7 +219,7 @@ class Destination:
 
 
 async def take_possession(machine: Machine, *, running: bool, record: Callable[[], Awaitable[None]]) -> None:
-    """Close the exports, record the ownership, let the guest run. May be repeated: also after a restart of this process."""
+    """Close the exports, record the ownership, let the guest run. May be repeated, also by another process."""
     await machine.end_exports()
     await record()
     if running and await machine.state() is not MachineState.RUNNING:

@@ -35,9 +35,9 @@ def since(state: str) -> str:
 
 
 class DiskSender:
-    """Sends a VM's disks: ``copy`` once, ``round`` as often as wanted, the last one while the guest is stopped.
+    """Sends a VM's disks: ``copy`` once, ``round`` as often as wanted, the last time while the guest is stopped.
 
-    After a failure ``clean_up`` removes what was added to the source's QEMU; the bitmaps of ``since`` are never touched,
+    After a failure ``clean_up`` removes what was added to the source's QEMU; bitmaps of ``since`` are never touched,
     so the next attempt may lean on the same old state again.
     """
 
@@ -64,7 +64,7 @@ class DiskSender:
         self.in_use_bytes = 0  # of all disks, known once the first copy has begun
 
     async def copy(self) -> None:
-        """What the other side does not have: everything that is allocated, or what was written since the known state."""
+        """What the other side does not have: all that is allocated, or what was written since the known state."""
         if not self._disks:
             return
         if self._known_state:

@@ -86,7 +86,7 @@ class RamSender:
 class RamReceiver:
     """Writes pages into the file that is the guest's RAM, and everything else to the destination's QEMU.
 
-    The one rule: every page is in the file before the first byte of device state reaches QEMU, and none is written after.
+    The one rule: every page is in the file before the first byte of device state reaches QEMU, none is written after.
     Frames are given one at a time, in the channel's order, which keeps it.
     """
 

@@ -142,7 +142,7 @@ class Source:
         await self._disks.round()
 
     async def _rounds(self) -> None:
-        """QEMU sends RAM in rounds until what is left fits into the downtime, then it stops the guest; disks go beside."""
+        """QEMU sends RAM in rounds until what is left fits into the downtime, then it stops the guest; disks beside."""
         downtime_ms = max(MIN_DOWNTIME_MS, self._out.policy.max_downtime_ms - OVERHEAD_MS)
         await self._machine.migrate(self._out.socket, downtime_ms=downtime_ms)
         while not await self._watch.reach("pre-switchover", within_s=DISK_ROUND_EVERY_S):
@@ -163,7 +163,7 @@ class Source:
         )
 
     async def _switch_over(self) -> None:
-        """The guest is stopped: the last blocks, the last pages, the device state; until QEMU says that it is complete."""
+        """The guest is stopped: the last blocks, the last pages, the device state, until QEMU says: complete."""
         self._meter.phase = "switchover"
         self._meter.round = self._watch.rounds
         async with asyncio.timeout(SWITCHOVER_TIMEOUT_S):

@@ -18,7 +18,7 @@ import msgspec
 from novacron.hypervisor.errors import QemuMissingError
 
 PROGRAM: Final = "qemu-system-x86_64"
-BOOT_TIMEOUT_S: Final = 10.0
+BOOT_TIMEOUT_S: Final = 5.0
 _EXIT_PORT: Final = 0xF4
 _EXIT_VALUE: Final = 0x10
 _EXPECTED_STATUS: Final = (_EXIT_VALUE << 1) | 1

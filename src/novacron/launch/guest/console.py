@@ -1,0 +1,53 @@
+"""Talks to the demo guest's workload over a byte stream of its console."""
+
+import asyncio
+import json
+from typing import Any
+
+from novacron.core.errors import VerificationError
+
+LINE_TIMEOUT_S = 60.0
+
+
+class WorkloadConsole:
+    """Status lines and answers of the workload; other lines (the kernel's) are passed over."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def wait_for(self, key: str, *, timeout_s: float = LINE_TIMEOUT_S) -> dict[str, Any]:
+        """The next object that has ``key``; raises VerificationError when none comes in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while line := await self._reader.readline():
+                    found = _parse(line)
+                    if key in found:
+                        return found
+        except TimeoutError:
+            raise VerificationError(f"the guest said nothing of {key!r} for {timeout_s:.0f} s") from None
+        raise VerificationError("the guest's console was closed")
+
+    async def check(self, tag: str) -> dict[str, Any]:
+        """Let the workload verify every page and every record: what it found."""
+        self._writer.write(f"check {tag}\n".encode())
+        await self._writer.drain()
+        while (found := await self.wait_for("check"))["check"] != tag:
+            pass
+        return found
+
+    async def set_rate(self, pages_s: int) -> None:
+        """Dirty so many pages a second from now on."""
+        self._writer.write(f"rate {pages_s}\n".encode())
+        await self.wait_for("rate")
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    start = line.find(b"{")
+    if start < 0:
+        return {}
+    try:
+        found = json.loads(line[start:])
+    except ValueError:
+        return {}  # a line of the kernel's in the middle of ours
+    return found if isinstance(found, dict) else {}

@@ -185,6 +185,10 @@ class Machine(Protocol):
         """Whether every one of ``disks`` has a consistent bitmap of this name."""
         ...
 
+    async def bitmaps_like(self, prefix: str) -> list[str]:
+        """Names of bitmaps that begin with ``prefix``, on any disk."""
+        ...
+
     async def grow_disk(self, disk: str, size_bytes: int) -> None:
         """Make a disk of the running guest larger."""
         ...

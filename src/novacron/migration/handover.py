@@ -74,6 +74,8 @@ class Attempt(Struct, frozen=True):
     state: State
     peer_node: str = ""
     peer_address: str = ""
+    instance: str = ""  # of the hypervisor, at a destination
+    disks_known: bool = False  # at a destination: its disks lie over those of an earlier stay
 
 
 def open_attempt(claim: Claim, migration_id: MigrationId) -> tuple[Claim, Attempt]:

@@ -107,10 +107,6 @@ class Source:
                 raise HandoverPendingError(f"handed over, but the destination has not answered yet: {error}") from error
             raise
 
-    async def clean_up(self) -> None:
-        """Before the commit: remove what was added to the source's QEMU."""
-        await self._disks.clean_up()
-
     async def _agree(self) -> PageEncoder:
         """Say what moves; the other side says what it has of it already."""
         encoder = await asyncio.to_thread(PageEncoder, self.shadow, self._key)

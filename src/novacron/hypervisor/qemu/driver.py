@@ -170,6 +170,10 @@ class QemuDriver:
                 self._forget(vm_id, record.instance)
         return found
 
+    def socket_dir(self, machine: Machine) -> Path:
+        """Where sockets of an instance may lie: the path is short enough for one."""
+        return self._run_dir / machine.instance
+
     def vms(self) -> list[VmId]:
         """VMs that have disks here."""
         return [VmId(path.parent.name) for path in sorted(self._vms.glob("*/spec.json"))]

@@ -255,6 +255,11 @@ class QemuMachine:
         bitmaps = await self._bitmaps()
         return all(bitmaps.get(disk, {}).get(bitmap, False) for disk in disks)
 
+    async def bitmaps_like(self, prefix: str) -> list[str]:
+        """Names of bitmaps that begin with ``prefix``, on any disk."""
+        found = {name for bitmaps in (await self._bitmaps()).values() for name in bitmaps}
+        return sorted(name for name in found if name.startswith(prefix))
+
     async def grow_disk(self, disk: str, size_bytes: int) -> None:
         """Make a disk of the running guest larger."""
         await self.qmp("block_resize", node_name=disk, size=size_bytes)

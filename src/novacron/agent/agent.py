@@ -1,0 +1,183 @@
+"""The node's application: it owns the QEMU processes of its host, their disks, and the data plane."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final, Self
+
+from novacron.agent.events import Events
+from novacron.agent.images import Images
+from novacron.agent.incoming import IncomingMigrations
+from novacron.agent.journal import Journal
+from novacron.agent.outgoing import OutgoingMigrations
+from novacron.agent.vms import Vms
+from novacron.core.clock import Clock
+from novacron.core.ids import NodeId
+from novacron.hypervisor.qemu.driver import QemuDriver
+from novacron.migration.handover import Role
+from novacron.protocol.migration import (
+    HandoverQuestion,
+    IncomingOrder,
+    MigrationRef,
+    MigrationReport,
+    OpenRequest,
+    OutgoingOrder,
+)
+from novacron.protocol.node import (
+    ImageRef,
+    ImageWrite,
+    NodeDescription,
+    NodeEvent,
+    Nothing,
+    TakeOver,
+    TrustUpdate,
+    VmCreate,
+    VmRef,
+    VmResize,
+    VmStop,
+)
+from novacron.wire.credentials import Credentials
+from novacron.wire.identity import SpiffeId
+from novacron.wire.server import Server
+
+LOOK_EVERY_S: Final = 2.0
+
+
+class Agent:
+    """One node. ``start`` first brings what the journal says and what runs here together, then serves."""
+
+    def __init__(
+        self, *, node_id: NodeId, data_dir: Path, run_dir: Path, ram_dir: Path, credentials: Credentials, clock: Clock
+    ) -> None:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._node_id = node_id
+        self._credentials = credentials
+        self._credentials_dir = data_dir / "credentials"
+        self._clock = clock
+        self._events = Events()
+        self._journal = Journal(data_dir / "journal.db")
+        self._images = Images(data_dir / "images")
+        self._driver = QemuDriver(data_dir=data_dir, run_dir=run_dir, ram_dir=ram_dir, image_path=self._images.path)
+        self._vms = Vms(self._driver, self._journal, self._events)
+        self._outgoing = OutgoingMigrations(
+            driver=self._driver,
+            journal=self._journal,
+            vms=self._vms,
+            events=self._events,
+            credentials=credentials,
+            clock=clock,
+            cache_dir=data_dir / "cache",
+        )
+        self._incoming = IncomingMigrations(
+            driver=self._driver, journal=self._journal, vms=self._vms, credentials=credentials, clock=clock
+        )
+        self._server = Server(credentials)
+        self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it serves."""
+        return self._server.address
+
+    async def start(self, host: str, port: int) -> Self:
+        """Recover, then serve on ``host:port``."""
+        await self._journal.open()
+        self._register()
+        await self._server.start(host, port)
+        self._outgoing.address = self._incoming.address = self._server.address
+        await self._incoming.recover()
+        await self._outgoing.recover()
+        self._looking = asyncio.create_task(self._look())
+        return self
+
+    async def stop(self) -> None:
+        """Leave: VMs run on, what is under way is taken up at the next start."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._server.close()
+        await self._outgoing.close()
+        await self._incoming.close()
+        await self._driver.detach()
+        await self._journal.close()
+
+    async def describe(self, _peer: SpiffeId, _request: Nothing) -> NodeDescription:
+        """Its word on itself."""
+        return NodeDescription(
+            self._node_id,
+            await self._driver.capabilities(),
+            tuple(await self._vms.looks()),
+            tuple([await self._report(attempt.migration_id) for attempt in self._journal.attempts()]),
+        )
+
+    async def watch(self, _peer: SpiffeId, _request: Nothing) -> AsyncIterator[NodeEvent]:
+        """What changes, as it changes."""
+        async for event in self._events.watch():
+            yield event
+
+    async def trust(self, _peer: SpiffeId, update: TrustUpdate) -> Nothing:
+        """The whole trust bundle as it is now."""
+        own = self._credentials.identity.trust_domain
+        for domain in set(self._credentials.trusted) - set(update.trust) - {own}:
+            self._credentials.distrust(domain)
+        for domain, pem in update.trust.items():
+            if domain != own:
+                self._credentials.trust(domain, pem)
+        await asyncio.to_thread(self._credentials.save, self._credentials_dir)
+        return Nothing()
+
+    async def report(self, _peer: SpiffeId, ref: MigrationRef) -> MigrationReport:
+        """Its word on one migration."""
+        return await self._report(ref.migration_id)
+
+    async def _report(self, migration_id: str) -> MigrationReport:
+        attempt = self._journal.attempt(migration_id)  # type: ignore[arg-type]  # an id from outside
+        side = self._outgoing if attempt.role is Role.SOURCE else self._incoming
+        return await side.report(attempt.migration_id)
+
+    async def _look(self) -> None:
+        """Tell of VMs that changed by themselves: a guest that shut down, a QEMU that died."""
+        seen = {}
+        while True:
+            for report in await self._vms.looks():
+                if seen.get(report.vm_id) not in {None, report}:
+                    self._events.publish(NodeEvent(vm=report))
+                seen[report.vm_id] = report
+            await self._clock.sleep(LOOK_EVERY_S)
+
+    def _register(self) -> None:
+        """Who may call what: the own controller everything, nodes the hand-over."""
+        server, own = self._server, self._credentials.identity.trust_domain
+
+        def controller(peer: SpiffeId) -> bool:
+            return peer == SpiffeId(own, "controller")
+
+        def node(peer: SpiffeId) -> bool:
+            return peer.kind == "node"
+
+        server.method("node.describe", Nothing, self.describe, allow=controller)
+        server.stream("node.watch", Nothing, self.watch, allow=controller)
+        server.method("node.trust", TrustUpdate, self.trust, allow=controller)
+        server.method("vm.create", VmCreate, self._vms.create, allow=controller)
+        server.method("vm.start", VmRef, self._vms.start, allow=controller)
+        server.method("vm.pause", VmRef, self._vms.pause, allow=controller)
+        server.method("vm.resume", VmRef, self._vms.resume, allow=controller)
+        server.method("vm.stop", VmStop, self._vms.stop, allow=controller)
+        server.method("vm.resize", VmResize, self._vms.resize, allow=controller)
+        server.method("vm.delete", VmRef, self._vms.delete, allow=controller)
+        server.method("vm.report", VmRef, self._vms.report, allow=controller)
+        server.method("vm.take_over", TakeOver, self._vms.take_over, allow=controller)
+        server.duplex("vm.console", VmRef, self._vms.console, allow=controller)
+        server.method("image.presence", ImageRef, self._images.presence, allow=controller)
+        server.method("image.write", ImageWrite, self._images.write, allow=controller)
+        server.method("image.delete", ImageRef, self._images.delete, allow=controller)
+        server.method("migration.open", OpenRequest, self._outgoing.open, allow=controller)
+        server.method("migration.run", OutgoingOrder, self._outgoing.run, allow=controller)
+        server.method("migration.cancel", MigrationRef, self._outgoing.cancel, allow=controller)
+        server.method("migration.release", MigrationRef, self._outgoing.release, allow=controller)
+        server.method("migration.prepare", IncomingOrder, self._incoming.prepare, allow=controller)
+        server.method("migration.abandon", MigrationRef, self._incoming.abandon, allow=controller)
+        server.method("migration.report", MigrationRef, self.report, allow=controller)
+        server.method("handover.ask", HandoverQuestion, self._outgoing.ask, allow=node)
+        server.method("handover.commit", HandoverQuestion, self._incoming.commit, allow=node)
+        server.channels(self._incoming.receive)

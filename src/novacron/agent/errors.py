@@ -1,0 +1,39 @@
+"""Errors of the node.
+
+AgentError
+├── VmNotHereError       this node has no such VM, or does not own it
+├── ImageMissingError    an image has not come whole yet
+└── MigrationUnknownError
+"""
+
+from novacron.core.errors import ConflictError, NotFoundError, NovaCronError
+
+
+class AgentError(NovaCronError):
+    """The node could not do it."""
+
+    code = "node"
+
+
+class VmNotHereError(AgentError, NotFoundError):
+    """This node has no such VM, or does not own it."""
+
+    code = "vm_not_here"
+    exit_code = NotFoundError.exit_code
+    http_status = NotFoundError.http_status
+
+
+class ImageMissingError(AgentError, ConflictError):
+    """An image has not come whole yet."""
+
+    code = "image_missing"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status
+
+
+class MigrationUnknownError(AgentError, NotFoundError):
+    """This node knows nothing of that migration."""
+
+    code = "migration_unknown"
+    exit_code = NotFoundError.exit_code
+    http_status = NotFoundError.http_status

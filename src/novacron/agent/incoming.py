@@ -1,0 +1,288 @@
+"""Migrations that come to this node.
+
+Until the source has committed, what came in is never run. From ``ready`` on it is not given up either, until the source
+has said what became of the attempt, or its own QEMU died.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from novacron.agent.journal import Facts, Journal
+from novacron.agent.vms import Vms
+from novacron.core.clock import Clock
+from novacron.core.errors import RemoteError
+from novacron.core.ids import MigrationId, VmId
+from novacron.hypervisor.driver import Machine, MachineState
+from novacron.hypervisor.qemu.driver import QemuDriver
+from novacron.migration import handover
+from novacron.migration.destination import Destination, Incoming, take_possession
+from novacron.migration.errors import JournalError, StaleEpochError
+from novacron.migration.handover import Attempt, Claim, Role, State
+from novacron.protocol.migration import (
+    HandoverAnswer,
+    HandoverQuestion,
+    IncomingOrder,
+    IncomingReady,
+    MigrationRef,
+    MigrationReport,
+)
+from novacron.protocol.node import Nothing
+from novacron.wire.channel import ParallelChannel
+from novacron.wire.client import Client
+from novacron.wire.credentials import Credentials
+from novacron.wire.errors import WireError
+from novacron.wire.identity import SpiffeId
+
+ASK_EVERY_S: Final = 1.0
+log = structlog.get_logger()
+
+
+class IncomingMigrations:
+    """What a controller and a source may ask of migrations that come."""
+
+    def __init__(
+        self, *, driver: QemuDriver, journal: Journal, vms: Vms, credentials: Credentials, clock: Clock
+    ) -> None:
+        self._driver = driver
+        self._journal = journal
+        self._vms = vms
+        self._credentials = credentials
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._resolving: dict[MigrationId, asyncio.Lock] = {}
+        self.address = ""
+
+    async def close(self) -> None:
+        """Stop asking; it goes on when the node starts again."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def recover(self) -> None:
+        """After a start: drop what was not ready, ask about what was, let run what had been recorded to run."""
+        for attempt in self._journal.attempts():
+            if attempt.role is not Role.DESTINATION:
+                continue
+            if attempt.state is State.PREPARED:
+                await self._lose(attempt)
+            elif attempt.state is State.READY:
+                self._inquire_later(attempt)
+            elif attempt.state is State.RUNNING:
+                await self._let_run(attempt)
+
+    async def prepare(self, _peer: SpiffeId, order: IncomingOrder) -> IncomingReady:
+        """Start a QEMU that waits for the VM; the same answer when asked again."""
+        if self._journal.find_attempt(order.migration_id) is None:
+            await self._begin(order)
+        attempt = self._journal.attempt(order.migration_id)
+        if attempt.state is not State.PREPARED:
+            raise JournalError(f"migration {order.migration_id} is {attempt.state} here")
+        return IncomingReady(order.migration_id, self.address, str(self._credentials.identity))
+
+    async def _begin(self, order: IncomingOrder) -> None:
+        wanted = Attempt(
+            order.migration_id,
+            order.vm_id,
+            Role.DESTINATION,
+            order.epoch,
+            State.PREPARED,
+            peer_node=order.source_node,
+            peer_address=order.source_address,
+        )
+        handover.prepare(self._journal.find_claim(order.vm_id), wanted)  # refused before anything is made
+        facts = self._journal.facts(order.vm_id)
+        known = bool(order.known_state) and facts.cache_state == order.known_state
+        ram = self._driver.ram_file(order.vm_id, order.migration_id)
+        await self._driver.reserve_ram(ram, order.spec.memory_bytes)
+        try:
+            machine = await self._driver.prepare_incoming(order.vm_id, order.spec, ram_path=ram, overlay=known)
+        except BaseException:
+            ram.unlink(missing_ok=True)
+            raise
+        wanted = msgspec.structs.replace(wanted, instance=machine.instance, disks_known=known)
+
+        def decide() -> tuple[Claim, Attempt, Facts]:
+            return *handover.prepare(self._journal.find_claim(order.vm_id), wanted), self._journal.facts(order.vm_id)
+
+        try:
+            await self._journal.change(decide)
+        except BaseException:
+            await self._driver.drop_incoming(machine)
+            raise
+
+    async def abandon(self, _peer: SpiffeId, ref: MigrationRef) -> Nothing:
+        """Drop a prepared attempt; refused once it is ready. Harmless when it is not here."""
+        attempt = self._journal.find_attempt(ref.migration_id)
+        if attempt is None or attempt.state is State.LOST:
+            return Nothing()
+        if attempt.state is not State.PREPARED:
+            raise JournalError(f"migration {ref.migration_id} is {attempt.state}: only its source can end it")
+        await self._lose(attempt)
+        return Nothing()
+
+    async def receive(self, peer: SpiffeId, session: str, channel: ParallelChannel) -> None:
+        """A source's data channel has arrived."""
+        attempt = self._journal.attempt(MigrationId(session))
+        if attempt.peer_node != str(peer) or attempt.state is not State.PREPARED:
+            raise StaleEpochError(f"{peer} sends for migration {session}, which is {attempt.state} here")
+        machine = await self._machine(attempt)
+        if machine is None:
+            await self._lose(attempt)
+            raise StaleEpochError(f"what was prepared for migration {session} has gone")
+        facts = self._journal.facts(attempt.vm_id)
+        incoming = Incoming(
+            migration_id=attempt.migration_id,
+            vm_id=attempt.vm_id,
+            epoch=attempt.epoch,
+            machine=machine,
+            socket=self._driver.socket_dir(machine) / "in",
+            old_image=Path(facts.cache_image) if facts.cache_image else None,
+            disks_known=attempt.disks_known,
+        )
+        destination = Destination(
+            incoming,
+            channel,
+            self._clock,
+            ready=lambda: self._ready(attempt),
+            run=lambda epoch: self._run(attempt, machine, epoch),
+        )
+        try:
+            await destination.run()
+        except BaseException:
+            await asyncio.shield(self._broke(attempt.migration_id))
+            raise
+
+    async def commit(self, peer: SpiffeId, question: HandoverQuestion) -> HandoverAnswer:
+        """The source says, again, that it handed over."""
+        attempt = self._journal.attempt(question.migration_id)
+        if attempt.peer_node != str(peer):
+            raise StaleEpochError(f"{peer} is not the source of migration {question.migration_id}")
+        async with self._resolving.setdefault(attempt.migration_id, asyncio.Lock()):
+            attempt = self._journal.attempt(question.migration_id)
+            if attempt.state is State.READY:
+                await self._possess(attempt, question.epoch)
+            return HandoverAnswer(self._word(question.migration_id), attempt.epoch)
+
+    async def report(self, migration_id: MigrationId) -> MigrationReport:
+        """This node's word on it."""
+        attempt = self._journal.attempt(migration_id)
+        return MigrationReport(migration_id, attempt.vm_id, attempt.epoch, "destination", str(attempt.state))
+
+    async def _ready(self, attempt: Attempt) -> None:
+        await self._journal.change(
+            lambda: (
+                None,
+                handover.ready(self._journal.claim(attempt.vm_id), self._journal.attempt(attempt.migration_id)),
+                None,
+            )
+        )
+
+    async def _run(self, attempt: Attempt, machine: Machine, epoch: int) -> None:
+        """Own it: its disks are the VM's, whatever was here of it before ends."""
+
+        def decide() -> tuple[Claim, Attempt, Facts]:
+            claim, now = self._journal.claim(attempt.vm_id), self._journal.attempt(attempt.migration_id)
+            facts = msgspec.structs.replace(
+                self._journal.facts(attempt.vm_id),
+                instance=attempt.instance,
+                power="running",
+                arrival_state=attempt.migration_id,
+                arrival_image=str(machine.ram_path),
+            )
+            return *handover.run(claim, now, epoch), facts
+
+        old = await self._vms.machine(attempt.vm_id)
+        await self._journal.change(decide)
+        await self._driver.settle_incoming(machine)
+        if old is not None and old.instance != machine.instance:
+            await old.kill()
+        self._after(self._publish(attempt.vm_id))
+
+    async def _publish(self, vm_id: VmId) -> None:
+        await self._vms.publish(vm_id)
+
+    async def _possess(self, attempt: Attempt, epoch: int) -> None:
+        machine = await self._machine(attempt)
+        if machine is None:
+            await self._lose(attempt)
+            return
+        await take_possession(machine, running=True, record=lambda: self._run(attempt, machine, epoch))
+
+    async def _let_run(self, attempt: Attempt) -> None:
+        """It was recorded that it runs: a restart may have come between the record and the word."""
+        machine = await self._vms.machine(attempt.vm_id)
+        facts = self._journal.facts(attempt.vm_id)
+        if machine is None or facts.instance != attempt.instance or facts.power != "running":
+            return
+        if await machine.state() is not MachineState.RUNNING:
+            await take_possession(machine, running=True, record=_nothing)
+
+    async def _broke(self, migration_id: MigrationId) -> None:
+        """The channel has ended by an error."""
+        attempt = self._journal.attempt(migration_id)
+        if attempt.state is State.PREPARED:
+            await self._lose(attempt)
+        elif attempt.state is State.READY:
+            self._inquire_later(attempt)
+        elif attempt.state is State.RUNNING:
+            await self._let_run(attempt)
+
+    def _inquire_later(self, attempt: Attempt) -> None:
+        self._after(self._inquire(attempt))
+
+    async def _inquire(self, attempt: Attempt) -> None:
+        """Ask the source what became of it, for ever: nobody else can tell."""
+        question = HandoverQuestion(attempt.migration_id, attempt.vm_id, attempt.epoch)
+        async with Client.known(
+            attempt.peer_address, self._credentials, expect=SpiffeId.parse(attempt.peer_node)
+        ) as source:
+            while self._journal.attempt(attempt.migration_id).state is State.READY:
+                if await self._machine(attempt) is None:
+                    await self._lose(attempt)
+                    return
+                try:
+                    answer = await source.call("handover.ask", question, HandoverAnswer)
+                except (WireError, RemoteError) as error:
+                    log.info("source_silent", migration=attempt.migration_id, cause=str(error))
+                else:
+                    await self._resolve(attempt, answer)
+                await self._clock.sleep(ASK_EVERY_S)
+
+    async def _resolve(self, attempt: Attempt, answer: HandoverAnswer) -> None:
+        async with self._resolving.setdefault(attempt.migration_id, asyncio.Lock()):
+            if self._journal.attempt(attempt.migration_id).state is not State.READY:
+                return
+            if answer.state == "committed":
+                await self._possess(attempt, answer.epoch)
+            elif answer.state == "aborted":
+                await self._lose(attempt)
+
+    async def _lose(self, attempt: Attempt) -> None:
+        """Recorded first: what is lost never runs."""
+        await self._journal.change(lambda: (None, handover.lose(self._journal.attempt(attempt.migration_id)), None))
+        machine = await self._machine(attempt)
+        if machine is not None:
+            await self._driver.drop_incoming(machine)
+
+    async def _machine(self, attempt: Attempt) -> Machine | None:
+        for machine in await self._driver.adopt(attempt.vm_id):
+            if machine.instance == attempt.instance:
+                return machine
+        return None
+
+    def _word(self, migration_id: MigrationId) -> str:
+        state = self._journal.attempt(migration_id).state
+        return str(state) if state in {State.READY, State.RUNNING, State.LOST} else "pending"
+
+    def _after(self, action: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.ensure_future(action)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _nothing() -> None:
+    """The record was made before."""

@@ -1,0 +1,384 @@
+"""Migrations that leave this node: this is the coordinator of the hand-over.
+
+The journal decides. Before it says ``committed`` every failure takes the VM back; from then on the destination is told
+again and again, until it has answered that it runs, or that it lost what it had.
+"""
+
+import asyncio
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from novacron.agent.events import Events
+from novacron.agent.journal import Journal
+from novacron.agent.vms import Vms
+from novacron.core.clock import Clock
+from novacron.core.errors import NovaCronError, RemoteError
+from novacron.core.ids import MigrationId, VmId
+from novacron.hypervisor.driver import Machine, MachineState
+from novacron.hypervisor.errors import HypervisorError, VmStateError
+from novacron.hypervisor.qemu.driver import QemuDriver
+from novacron.migration import handover
+from novacron.migration.disks import since
+from novacron.migration.errors import HandoverPendingError, JournalError, MigrationCancelledError
+from novacron.migration.handover import Attempt, Claim, State
+from novacron.migration.meter import Meter
+from novacron.migration.recovery import take_back
+from novacron.migration.source import Outgoing, Source
+from novacron.protocol.migration import (
+    HandoverAnswer,
+    HandoverQuestion,
+    MigrationRef,
+    MigrationReport,
+    MigrationSummary,
+    OpenRequest,
+    OutgoingOffer,
+    OutgoingOrder,
+)
+from novacron.protocol.node import NodeEvent, Nothing
+from novacron.wire.channel import open_channel
+from novacron.wire.client import Client
+from novacron.wire.credentials import Credentials
+from novacron.wire.errors import WireError
+from novacron.wire.identity import SpiffeId
+
+PROGRESS_EVERY_S: Final = 0.25
+ASK_EVERY_S: Final = 1.0
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Move:
+    """One migration of this process's life."""
+
+    meter: Meter
+    task: asyncio.Task[None] | None = None
+    summary: MigrationSummary | None = None
+    error: NovaCronError | None = None
+
+
+class OutgoingMigrations:
+    """What a controller may ask of migrations that leave, and what destinations ask about them."""
+
+    def __init__(
+        self,
+        *,
+        driver: QemuDriver,
+        journal: Journal,
+        vms: Vms,
+        events: Events,
+        credentials: Credentials,
+        clock: Clock,
+        cache_dir: Path,
+    ) -> None:
+        self._driver = driver
+        self._journal = journal
+        self._vms = vms
+        self._events = events
+        self._credentials = credentials
+        self._clock = clock
+        self._cache_dir = cache_dir
+        self._moves: dict[MigrationId, _Move] = {}
+        self.address = ""  # where this node serves
+        cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    async def close(self) -> None:
+        """End what is under way: it breaks, and is taken up again when the node starts."""
+        tasks = [move.task for move in self._moves.values() if move.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def recover(self) -> None:
+        """After a start: take back what was not handed over, tell again what was."""
+        for attempt in self._journal.attempts():
+            if attempt.role is not handover.Role.SOURCE:
+                continue
+            if attempt.state in {State.OPEN, State.MOVING}:
+                await self._abort(attempt.migration_id, attempt.vm_id)
+            elif attempt.state is State.COMMITTED:
+                move = self._moves[attempt.migration_id] = _Move(Meter(self._clock, phase="committed"))
+                move.task = asyncio.create_task(self._pursue(attempt, move))
+
+    async def open(self, _peer: SpiffeId, request: OpenRequest) -> OutgoingOffer:
+        """Burn an epoch and say what there is to move; the same answer when asked again."""
+        known = self._journal.find_attempt(request.migration_id)
+        if known is None:
+            machine = await self._vms.running(request.vm_id)
+
+            def decide() -> tuple[Claim, Attempt, None]:
+                if any(a.vm_id == request.vm_id and a.state in handover.UNDER_WAY for a in self._journal.attempts()):
+                    raise VmStateError(f"VM {request.vm_id} is migrating", next_command="novacron migration list")
+                return *handover.open_attempt(self._journal.owned(request.vm_id), request.migration_id), None
+
+            await self._journal.change(decide)
+        machine = await self._vms.running(request.vm_id)
+        attempt = self._journal.attempt(request.migration_id)
+        state = self._journal.facts(request.vm_id).arrival_state
+        names = [disk.id for disk in machine.spec.disks]
+        known_state = state if state and await machine.tracked(names, since(state)) else ""
+        return OutgoingOffer(
+            migration_id=request.migration_id,
+            vm_id=request.vm_id,
+            epoch=attempt.epoch,
+            spec=self._driver.spec(request.vm_id),
+            source_node=str(self._credentials.identity),
+            source_address=self.address,
+            known_state=known_state,
+        )
+
+    async def run(self, _peer: SpiffeId, order: OutgoingOrder) -> MigrationReport:
+        """Begin to move; harmless when it has begun."""
+        move = self._moves.get(order.migration_id)
+        if move is None:
+            await self._journal.change(
+                lambda: (
+                    None,
+                    handover.start_moving(
+                        self._journal.claim(order.vm_id),
+                        self._journal.attempt(order.migration_id),
+                        peer_node=order.target.node,
+                        peer_address=order.target.address,
+                    ),
+                    None,
+                )
+            )
+            move = self._moves[order.migration_id] = _Move(Meter(self._clock))
+            move.task = asyncio.create_task(self._move(order, move))
+            await self._vms.publish(order.vm_id)
+        return self._report(order.migration_id)
+
+    async def report(self, migration_id: MigrationId) -> MigrationReport:
+        """This node's word on it."""
+        return self._report(migration_id)
+
+    async def cancel(self, _peer: SpiffeId, ref: MigrationRef) -> MigrationReport:
+        """Give up before the commit; refused (JournalError) after it. Harmless when it was given up."""
+        attempt = self._journal.attempt(ref.migration_id)
+        if attempt.state not in {State.OPEN, State.MOVING, State.ABORTED}:
+            raise JournalError(
+                f"migration {ref.migration_id} is {attempt.state}: it cannot be cancelled any more",
+                next_command=f"novacron migration rollback {ref.migration_id}",
+            )
+        move = self._moves.get(ref.migration_id)
+        if move is not None and move.task is not None and not move.task.done():
+            move.error = MigrationCancelledError("the migration was cancelled; the VM runs on where it was")
+            move.task.cancel()
+            await asyncio.gather(move.task, return_exceptions=True)
+        else:
+            await self._abort(ref.migration_id, ref.vm_id)
+        return self._report(ref.migration_id)
+
+    async def release(self, _peer: SpiffeId, ref: MigrationRef) -> Nothing:
+        """The time for a rollback is over: the paused VM ends; its disks and RAM become content cache."""
+        attempt = self._journal.attempt(ref.migration_id)
+        if attempt.state is State.RELEASED:
+            return Nothing()
+        released = handover.release(attempt)
+        await self._end_paused(attempt.vm_id)
+        await self._journal.change(lambda: (None, released, None))
+        return Nothing()
+
+    async def ask(self, peer: SpiffeId, question: HandoverQuestion) -> HandoverAnswer:
+        """A destination asks what became of an attempt."""
+        attempt = self._journal.find_attempt(question.migration_id)
+        if attempt is None:
+            self._journal.claim(question.vm_id)  # a node that knows nothing at all must not say «aborted»
+            return HandoverAnswer("aborted", question.epoch)
+        if attempt.peer_node and attempt.peer_node != str(peer):
+            return HandoverAnswer("aborted", attempt.epoch)
+        return HandoverAnswer(handover.source_answer(attempt), attempt.epoch)
+
+    async def _move(self, order: OutgoingOrder, move: _Move) -> None:
+        """The whole migration, its end recorded whatever happens."""
+        telling = asyncio.create_task(self._tell_progress(order.migration_id))
+        try:
+            await self._transfer(order, move)
+        except asyncio.CancelledError:
+            if move.error is None:
+                raise  # the node stops: what the journal says is taken up at its next start
+            await self._settle_failure(order, move, move.error)
+        except Exception as error:  # noqa: BLE001 - every failure has one of two ends, and the journal knows which
+            log.info("migration_broke", migration=order.migration_id, cause=str(error))
+            await self._settle_failure(order, move, _known(error))
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+            self._publish(order.migration_id)
+
+    async def _transfer(self, order: OutgoingOrder, move: _Move) -> None:
+        machine = await self._vms.running(order.vm_id)
+        facts = self._journal.facts(order.vm_id)
+        image = Path(facts.arrival_image) if facts.arrival_image else None
+        outgoing = Outgoing(
+            migration_id=order.migration_id,
+            vm_id=order.vm_id,
+            epoch=order.epoch,
+            machine=machine,
+            running=await machine.state() is MachineState.RUNNING,
+            policy=order.policy,
+            socket=self._driver.socket_dir(machine) / "out",
+            ram_image=image if image is not None and image.exists() else None,
+            known_state=facts.arrival_state,
+        )
+        channel = await open_channel(
+            order.target.address,
+            self._credentials,
+            SpiffeId.parse(order.target.node),
+            order.migration_id,
+            streams=order.policy.streams,
+            rate_bytes_s=order.policy.bandwidth_bytes_s,
+        )
+        async with channel:
+            source = Source(outgoing, channel, move.meter, self._clock, lambda: self._commit(order))
+            move.summary = await source.run()
+        await self._keep(order.vm_id, order.migration_id, source.shadow)
+        await self._settle(order.migration_id)
+
+    async def _commit(self, order: OutgoingOrder) -> None:
+        """The point of no return."""
+
+        def decide() -> tuple[Claim, Attempt, None]:
+            claim, attempt = self._journal.claim(order.vm_id), self._journal.attempt(order.migration_id)
+            return *handover.commit(claim, attempt), None
+
+        await self._journal.change(decide)
+
+    async def _settle(self, migration_id: MigrationId) -> None:
+        await self._journal.change(lambda: (None, handover.settle(self._journal.attempt(migration_id)), None))
+
+    async def _keep(self, vm_id: VmId, migration_id: MigrationId, shadow: mmap.mmap) -> None:
+        """What the destination's RAM was at the hand-over: the way back is told against it."""
+        path = self._cache_dir / f"{vm_id}.ram"
+        await asyncio.to_thread(_save, shadow, path)
+        await self._journal.note(vm_id, cache_state=migration_id, cache_image=str(path))
+
+    async def _settle_failure(self, order: OutgoingOrder, move: _Move, error: NovaCronError) -> None:
+        """Before the commit the VM is taken back; after it the destination is asked until it answers."""
+        attempt = self._journal.attempt(order.migration_id)
+        if attempt.state in {State.COMMITTED, State.SETTLED}:
+            move.error = None
+            await self._pursue(attempt, move)
+            return
+        move.error = error
+        await self._abort(order.migration_id, order.vm_id)
+
+    async def _abort(self, migration_id: MigrationId, vm_id: VmId) -> None:
+        """Recorded first: no late message may hand over a VM that runs here again."""
+        await self._journal.change(lambda: (None, handover.abort(self._journal.attempt(migration_id)), None))
+        machine = await self._vms.machine(vm_id)
+        if machine is not None:
+            await self._take_back(machine)
+        await self._vms.publish(vm_id)
+
+    async def _take_back(self, machine: Machine) -> None:
+        await take_back(machine, self._clock, running=self._journal.facts(machine.vm_id).power == "running")
+        await machine.end_exports()
+        names = [disk.id for disk in machine.spec.disks]
+        for bitmap in await machine.bitmaps_like("novacron-"):
+            await machine.drop_tracking(names, bitmap)
+
+    async def _pursue(self, attempt: Attempt, move: _Move) -> None:
+        """Tell the destination of the commit until it has answered; asking twice is harmless."""
+        move.meter.phase = "committed"
+        question = HandoverQuestion(attempt.migration_id, attempt.vm_id, attempt.epoch)
+        async with Client.known(
+            attempt.peer_address, self._credentials, expect=SpiffeId.parse(attempt.peer_node)
+        ) as peer:
+            while True:
+                try:
+                    answer = await peer.call("handover.commit", question, HandoverAnswer)
+                except (WireError, RemoteError) as error:
+                    move.meter.note = f"handed over; waiting for the destination to answer: {error}"
+                else:
+                    move.meter.note = ""
+                    if await self._answered(attempt, move, answer):
+                        return
+                self._publish(attempt.migration_id)
+                await self._clock.sleep(ASK_EVERY_S)
+
+    async def _answered(self, attempt: Attempt, move: _Move, answer: HandoverAnswer) -> bool:
+        """Act on a destination's answer; False when it must be asked again."""
+        if answer.state == "running":
+            move.meter.phase = "window"
+            move.summary = move.meter.summary(guest_bytes=0, wire_bytes=move.meter.wire_bytes, verified=True)
+            await self._settle(attempt.migration_id)
+            return True
+        if answer.state == "lost":
+            await self._reclaim(attempt)
+            move.error = HandoverPendingError("the destination lost the VM before it ran; it runs on where it was")
+            return True
+        return False
+
+    async def _reclaim(self, attempt: Attempt) -> None:
+        def decide() -> tuple[Claim, Attempt, None]:
+            claim = self._journal.claim(attempt.vm_id)
+            return *handover.reclaim(claim, self._journal.attempt(attempt.migration_id)), None
+
+        await self._journal.change(decide)
+        machine = await self._vms.machine(attempt.vm_id)
+        if machine is not None:
+            await self._take_back(machine)
+        await self._vms.publish(attempt.vm_id)
+
+    async def _end_paused(self, vm_id: VmId) -> None:
+        """The instance that handed over ends; nothing is left but files."""
+        if self._journal.claim(vm_id).ownership is handover.Ownership.OWNER:
+            return  # it came back meanwhile, and the way back has ended the old instance
+        machine = await self._vms.machine(vm_id)
+        if machine is not None:
+            await machine.quit()
+        await self._driver.collapse(vm_id)
+        await self._journal.note(vm_id, instance="", arrival_image="", arrival_state="")
+
+    async def _tell_progress(self, migration_id: MigrationId) -> None:
+        while True:
+            self._publish(migration_id)
+            await self._clock.sleep(PROGRESS_EVERY_S)
+
+    def _publish(self, migration_id: MigrationId) -> None:
+        self._events.publish(NodeEvent(migration=self._report(migration_id)))
+
+    def _report(self, migration_id: MigrationId) -> MigrationReport:
+        attempt = self._journal.attempt(migration_id)
+        move = self._moves.get(migration_id)
+        report = MigrationReport(migration_id, attempt.vm_id, attempt.epoch, "source", str(attempt.state))
+        if move is None:
+            return report
+        error = move.error
+        return msgspec.structs.replace(
+            report,
+            progress=move.meter.progress(),
+            summary=move.summary,
+            error_code=error.code if error else "",
+            error_cause=error.cause if error else "",
+            error_next=error.next_command if error else "",
+        )
+
+
+def _known(error: Exception) -> NovaCronError:
+    if isinstance(error, NovaCronError):
+        return error
+    log.error("migration_fault", exc_info=error)
+    return HypervisorError(f"the migration broke: {type(error).__name__}: {error}")
+
+
+def _save(shadow: mmap.mmap, path: Path) -> None:
+    """Write a RAM image with holes where it is zero."""
+    step = 1 << 20
+    zeros = bytes(step)
+    temporary = path.with_suffix(".new")
+    with temporary.open("wb") as file:
+        file.truncate(len(shadow))
+        view = memoryview(shadow)
+        for at in range(0, len(shadow), step):
+            piece = view[at : at + step]
+            if piece != zeros[: len(piece)]:
+                file.seek(at)
+                file.write(piece)
+        view.release()
+    temporary.replace(path)

@@ -1,0 +1,143 @@
+"""Two real agents hand a real guest to each other."""
+
+import asyncio
+
+import pytest
+
+from novacron.core.errors import RemoteError
+from novacron.protocol.migration import MigrationPolicy, MigrationReport
+from novacron.protocol.node import Nothing, VmRef, VmReport, VmStop
+from support.nodes import VM
+
+SLOW = MigrationPolicy(bandwidth_bytes_s=2_000_000)
+
+
+async def owners(nodes) -> list[str]:
+    """Nodes whose journal says that they own the VM."""
+    found = []
+    for name in nodes.agents:
+        vms = (await nodes.describe(name)).vms
+        found += [name for vm in vms if vm.ownership == "owner"]
+    return found
+
+
+@pytest.mark.xdist_group("qemu-1")
+async def test_there_and_back_and_the_way_back_is_nearly_free(nodes):
+    await nodes.boot("a")
+    there = await nodes.order("a", "b", 1)
+    report = await nodes.until("a", there, "settled")
+    assert report.summary.verified
+    assert await owners(nodes) == ["b"]
+    async with nodes.console("b") as guest:
+        assert (await guest.check("there"))["errors"] == 0
+    await nodes.clients["a"].call("migration.release", there, Nothing)
+
+    back = await nodes.order("b", "a", 2)
+    report = await nodes.until("b", back, "settled")
+    assert await owners(nodes) == ["a"]
+    async with nodes.console("a") as guest:
+        found = await guest.check("back")
+    assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
+    assert report.summary.wire_bytes < 0.05 * report.summary.guest_bytes
+    await nodes.clients["b"].call("migration.release", back, Nothing)
+
+    stopped = await nodes.clients["a"].call("vm.stop", VmStop(VM, force=True), VmReport)
+    assert stopped.state == "stopped"
+    await nodes.clients["a"].call("vm.delete", VmRef(VM), Nothing)
+    assert (await nodes.describe("a")).vms == ()
+
+
+@pytest.mark.xdist_group("qemu-2")
+async def test_a_cancelled_migration_leaves_the_vm_running_where_it_was(nodes):
+    await nodes.boot("a")
+    ref = await nodes.order("a", "b", 1, SLOW)
+    report = await nodes.clients["a"].call("migration.cancel", ref, MigrationReport)
+    assert (report.state, report.error_code) == ("aborted", "migration_cancelled")
+    assert await owners(nodes) == ["a"]
+    async with nodes.console("a") as guest:
+        assert (await guest.check("after"))["errors"] == 0
+    await nodes.until("b", ref, "lost")
+    with pytest.raises(RemoteError) as caught:
+        await nodes.order("a", "b", 1)
+    assert caught.value.code == "journal_contradiction"
+    again = await nodes.order("a", "b", 3)
+    await nodes.until("a", again, "settled")
+    async with nodes.console("b") as guest:
+        assert (await guest.check("there"))["errors"] == 0
+
+
+@pytest.mark.xdist_group("qemu-1")
+async def test_a_destination_that_stops_during_the_copy_changes_nothing(nodes):
+    await nodes.boot("a")
+    ref = await nodes.order("a", "b", 1, SLOW)
+    await nodes.stop("b")
+    report = await nodes.until("a", ref, "aborted")
+    assert report.error_code
+    await nodes.start("b")
+    await nodes.until("b", ref, "lost")
+    assert await owners(nodes) == ["a"]
+    async with nodes.console("a") as guest:
+        assert (await guest.check("after"))["errors"] == 0
+
+
+@pytest.mark.xdist_group("qemu-2")
+async def test_a_source_agent_that_stops_during_the_copy_takes_its_vm_back(nodes):
+    await nodes.boot("a")
+    ref = await nodes.order("a", "b", 1, SLOW)
+    await nodes.stop("a")
+    await nodes.start("a")
+    assert (await nodes.until("a", ref, "aborted")).state == "aborted"
+    await nodes.until("b", ref, "lost")
+    vm = (await nodes.describe("a")).vms[0]
+    assert (vm.state, vm.ownership) == ("running", "owner")
+    async with nodes.console("a") as guest:
+        assert (await guest.check("after"))["errors"] == 0
+
+
+@pytest.mark.xdist_group("qemu-1")
+async def test_a_lost_commit_is_told_again_until_it_arrives(nodes, monkeypatch):
+    """The source has handed over, and its word does not arrive: the VM is paused, not doubled, and then runs."""
+    await nodes.boot("a")
+    reached = asyncio.Event()
+    outgoing = nodes.agents["a"]._outgoing
+    commit = outgoing._commit
+
+    async def commit_and_lose_the_link(order) -> None:
+        await commit(order)
+        reached.set()
+        await nodes.stop("b")
+
+    monkeypatch.setattr(outgoing, "_commit", commit_and_lose_the_link)
+    ref = await nodes.order("a", "b", 1)
+    await reached.wait()
+    report = await nodes.until("a", ref, "committed")
+    assert await owners(nodes) == []
+    await nodes.start("b")
+    report = await nodes.until("a", ref, "settled")
+    assert report.progress.phase == "window"
+    assert await owners(nodes) == ["b"]
+    async with nodes.console("b") as guest:
+        assert (await guest.check("there"))["errors"] == 0
+
+
+@pytest.mark.xdist_group("qemu-2")
+async def test_a_destination_that_died_after_ready_gives_the_vm_back(nodes, monkeypatch):
+    """Its QEMU dies between the hand-over and the first instruction: the source, paused, goes on."""
+    await nodes.boot("a")
+    outgoing = nodes.agents["a"]._outgoing
+    commit = outgoing._commit
+
+    async def commit_and_kill(order) -> None:
+        await commit(order)
+        driver = nodes.agents["b"]._driver
+        for machine in await driver.adopt(VM):
+            await machine.kill()
+
+    monkeypatch.setattr(outgoing, "_commit", commit_and_kill)
+    ref = await nodes.order("a", "b", 1)
+    report = await nodes.until("a", ref, "reclaimed")
+    assert "lost the VM before it ran" in report.error_cause
+    assert await owners(nodes) == ["a"]
+    async with nodes.console("a") as guest:
+        found = await guest.check("after")
+    assert (found["errors"], found["lost"]) == (0, 0)

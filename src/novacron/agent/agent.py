@@ -12,7 +12,7 @@ from novacron.agent.journal import Journal
 from novacron.agent.outgoing import OutgoingMigrations
 from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
-from novacron.core.ids import NodeId
+from novacron.core.ids import NodeId, VmId
 from novacron.hypervisor.qemu.driver import QemuDriver
 from novacron.migration.handover import Role
 from novacron.protocol.migration import (
@@ -33,6 +33,7 @@ from novacron.protocol.node import (
     TrustUpdate,
     VmCreate,
     VmRef,
+    VmReport,
     VmResize,
     VmStop,
 )
@@ -137,7 +138,7 @@ class Agent:
 
     async def _look(self) -> None:
         """Tell of VMs that changed by themselves: a guest that shut down, a QEMU that died."""
-        seen = {}
+        seen: dict[VmId, VmReport] = {}
         while True:
             for report in await self._vms.looks():
                 if seen.get(report.vm_id) not in {None, report}:

@@ -5,8 +5,9 @@ has said what became of the attempt, or its own QEMU died.
 """
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -103,7 +104,8 @@ class IncomingMigrations:
         except BaseException:
             ram.unlink(missing_ok=True)
             raise
-        wanted = msgspec.structs.replace(wanted, instance=machine.instance, disks_known=known)
+        power = "running" if order.running else "paused"
+        wanted = msgspec.structs.replace(wanted, instance=machine.instance, disks_known=known, power=power)
 
         def decide() -> tuple[Claim, Attempt, Facts]:
             return *handover.prepare(self._journal.find_claim(order.vm_id), wanted), self._journal.facts(order.vm_id)
@@ -189,7 +191,7 @@ class IncomingMigrations:
             facts = msgspec.structs.replace(
                 self._journal.facts(attempt.vm_id),
                 instance=attempt.instance,
-                power="running",
+                power=attempt.power,
                 arrival_state=attempt.migration_id,
                 arrival_image=str(machine.ram_path),
             )
@@ -210,7 +212,8 @@ class IncomingMigrations:
         if machine is None:
             await self._lose(attempt)
             return
-        await take_possession(machine, running=True, record=lambda: self._run(attempt, machine, epoch))
+        running = attempt.power == "running"
+        await take_possession(machine, running=running, record=lambda: self._run(attempt, machine, epoch))
 
     async def _let_run(self, attempt: Attempt) -> None:
         """It was recorded that it runs: a restart may have come between the record and the word."""
@@ -278,8 +281,8 @@ class IncomingMigrations:
         state = self._journal.attempt(migration_id).state
         return str(state) if state in {State.READY, State.RUNNING, State.LOST} else "pending"
 
-    def _after(self, action: "asyncio._CoroutineLike[None]") -> None:
-        task = asyncio.ensure_future(action)
+    def _after(self, action: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(action)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -129,6 +129,7 @@ class OutgoingMigrations:
             source_node=str(self._credentials.identity),
             source_address=self.address,
             known_state=known_state,
+            running=await machine.state() is MachineState.RUNNING,
         )
 
     async def run(self, _peer: SpiffeId, order: OutgoingOrder) -> MigrationReport:

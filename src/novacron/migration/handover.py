@@ -76,6 +76,7 @@ class Attempt(Struct, frozen=True):
     peer_address: str = ""
     instance: str = ""  # of the hypervisor, at a destination
     disks_known: bool = False  # at a destination: its disks lie over those of an earlier stay
+    power: str = "running"  # at a destination: what the guest did before it moved
 
 
 def open_attempt(claim: Claim, migration_id: MigrationId) -> tuple[Claim, Attempt]:

@@ -96,9 +96,8 @@ class OutgoingOffer(Struct, frozen=True):
     spec: VmSpec
     source_node: str  # its SPIFFE id
     source_address: str
-    known_state: str = (
-        ""  # name of the disk content that the other side may still have; what was written since is marked
-    )
+    known_state: str = ""  # name of old disk content that both sides may have; what was written since is marked
+    running: bool = True  # else it is paused, and stays so
 
 
 class IncomingOrder(Struct, frozen=True):
@@ -111,6 +110,7 @@ class IncomingOrder(Struct, frozen=True):
     source_node: str
     source_address: str
     known_state: str = ""
+    running: bool = True  # else it is paused, and stays so
 
 
 class IncomingReady(Struct, frozen=True):

@@ -54,6 +54,7 @@ class IncomingMigrations:
         self._credentials = credentials
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
+        self._receiving: set[MigrationId] = set()  # those whose channel is open
         self._resolving: dict[MigrationId, asyncio.Lock] = {}
         self.address = ""
 
@@ -71,7 +72,7 @@ class IncomingMigrations:
             if attempt.state is State.PREPARED:
                 await self._lose(attempt)
             elif attempt.state is State.READY:
-                self._inquire_later(attempt)
+                self._after(self._watch_over(attempt))
             elif attempt.state is State.RUNNING:
                 await self._let_run(attempt)
 
@@ -115,6 +116,7 @@ class IncomingMigrations:
         except BaseException:
             await self._driver.drop_incoming(machine)
             raise
+        self._after(self._watch_over(wanted))
 
     async def abandon(self, _peer: SpiffeId, ref: MigrationRef) -> Nothing:
         """Drop a prepared attempt; refused once it is ready. Harmless when it is not here."""
@@ -152,11 +154,14 @@ class IncomingMigrations:
             ready=lambda: self._ready(attempt),
             run=lambda epoch: self._run(attempt, machine, epoch),
         )
+        self._receiving.add(attempt.migration_id)
         try:
             await destination.run()
         except BaseException:
             await asyncio.shield(self._broke(attempt.migration_id))
             raise
+        finally:
+            self._receiving.discard(attempt.migration_id)
 
     async def commit(self, peer: SpiffeId, question: HandoverQuestion) -> HandoverAnswer:
         """The source says, again, that it handed over."""
@@ -229,37 +234,32 @@ class IncomingMigrations:
         attempt = self._journal.attempt(migration_id)
         if attempt.state is State.PREPARED:
             await self._lose(attempt)
-        elif attempt.state is State.READY:
-            self._inquire_later(attempt)
         elif attempt.state is State.RUNNING:
             await self._let_run(attempt)
 
-    def _inquire_later(self, attempt: Attempt) -> None:
-        self._after(self._inquire(attempt))
-
-    async def _inquire(self, attempt: Attempt) -> None:
-        """Ask the source what became of it, for ever: nobody else can tell."""
+    async def _watch_over(self, attempt: Attempt) -> None:
+        """While no channel is open: ask the source what became of it, for ever. Nobody else can tell."""
         question = HandoverQuestion(attempt.migration_id, attempt.vm_id, attempt.epoch)
         async with Client.known(
             attempt.peer_address, self._credentials, expect=SpiffeId.parse(attempt.peer_node)
         ) as source:
-            while self._journal.attempt(attempt.migration_id).state is State.READY:
-                if await self._machine(attempt) is None:
-                    await self._lose(attempt)
-                    return
+            while self._journal.attempt(attempt.migration_id).state in {State.PREPARED, State.READY}:
+                await self._clock.sleep(ASK_EVERY_S)
+                if attempt.migration_id in self._receiving:
+                    continue
                 try:
                     answer = await source.call("handover.ask", question, HandoverAnswer)
                 except (WireError, RemoteError) as error:
                     log.info("source_silent", migration=attempt.migration_id, cause=str(error))
                 else:
                     await self._resolve(attempt, answer)
-                await self._clock.sleep(ASK_EVERY_S)
 
     async def _resolve(self, attempt: Attempt, answer: HandoverAnswer) -> None:
         async with self._resolving.setdefault(attempt.migration_id, asyncio.Lock()):
-            if self._journal.attempt(attempt.migration_id).state is not State.READY:
+            state = self._journal.attempt(attempt.migration_id).state
+            if state not in {State.PREPARED, State.READY} or attempt.migration_id in self._receiving:
                 return
-            if answer.state == "committed":
+            if answer.state == "committed" and state is State.READY:
                 await self._possess(attempt, answer.epoch)
             elif answer.state == "aborted":
                 await self._lose(attempt)

@@ -310,8 +310,8 @@ class OutgoingMigrations:
             await self._settle(attempt.migration_id)
             return True
         if answer.state == "lost":
-            await self._reclaim(attempt)
             move.error = HandoverPendingError("the destination lost the VM before it ran; it runs on where it was")
+            await self._reclaim(attempt)
             return True
         return False
 

@@ -10,7 +10,7 @@ from novacron.agent.events import Events
 from novacron.agent.journal import Facts, Journal
 from novacron.core.ids import VmId
 from novacron.hypervisor.driver import Machine, MachineState
-from novacron.hypervisor.errors import VmStateError
+from novacron.hypervisor.errors import VmStateError, VmUnknownError
 from novacron.hypervisor.qemu.driver import QemuDriver
 from novacron.migration.handover import UNDER_WAY, Claim, Ownership, Role
 from novacron.protocol.node import NodeEvent, Nothing, TakeOver, VmCreate, VmRef, VmReport, VmResize, VmStop
@@ -194,8 +194,9 @@ class Vms:
         found = []
         for vm_id in self._journal.vms():
             try:
-                found.append(await self.look(vm_id))
-            except (VmNotHereError, FileNotFoundError):
+                if self._journal.claim(vm_id).ownership is not Ownership.NONE:
+                    found.append(await self.look(vm_id))
+            except (VmNotHereError, VmUnknownError):
                 continue  # deleted meanwhile
         return found
 

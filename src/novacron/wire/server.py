@@ -177,6 +177,8 @@ class Server:
                 await self._serve_channel(Connection(reader, writer, peer, CHANNEL_HEARTBEAT), peer, hello)
         except (WireError, TimeoutError) as error:
             log.info("connection_refused", cause=str(error))
+        except asyncio.CancelledError:
+            log.debug("connection_closed")  # by close() alone; asyncio would take it for a fault of the callback
         finally:
             self._tasks.discard(task)
             writer.transport.abort()

@@ -1,5 +1,7 @@
 """Two real agents hand a real guest to each other."""
 
+import asyncio
+
 import pytest
 
 from novacron.core.errors import RemoteError
@@ -90,6 +92,33 @@ async def test_a_source_agent_that_stops_during_the_copy_takes_its_vm_back(nodes
     assert (vm.state, vm.ownership) == ("running", "owner")
     async with nodes.console("a") as guest:
         assert (await guest.check("after"))["errors"] == 0
+
+
+@pytest.mark.xdist_group("qemu-1")
+async def test_a_lost_commit_is_told_again_until_it_arrives(nodes, monkeypatch):
+    """The source has handed over, and its word does not arrive: the VM is paused, not doubled, and then runs."""
+    await nodes.boot("a")
+    reached = asyncio.Event()
+    outgoing = nodes.agents["a"]._outgoing
+    commit = outgoing._commit
+
+    async def commit_and_lose_the_link(order) -> None:
+        await commit(order)
+        reached.set()
+        await asyncio.Event().wait()  # until the broken channel ends it
+
+    monkeypatch.setattr(outgoing, "_commit", commit_and_lose_the_link)
+    ref = await nodes.order("a", "b", 1)
+    await reached.wait()
+    await nodes.stop("b")
+    report = await nodes.until("a", ref, "committed")
+    assert await owners(nodes) == []
+    await nodes.start("b")
+    report = await nodes.until("a", ref, "settled")
+    assert report.progress.phase == "window"
+    assert await owners(nodes) == ["b"]
+    async with nodes.console("b") as guest:
+        assert (await guest.check("there"))["errors"] == 0
 
 
 @pytest.mark.xdist_group("qemu-2")

@@ -1,0 +1,95 @@
+"""What the REST API takes and gives, besides the resources themselves.
+
+A resource in an answer carries ``resource_version`` beside its own fields. Sizes are bytes, times seconds since 1970.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+from novacron.protocol.migration import MigrationPolicy
+from novacron.protocol.vm import Bytes, CloudInitSeed, Name, ShortText, Vcpus
+
+Reference = Annotated[str, Meta(min_length=1, max_length=200)]  # a name or an id
+
+
+class DiskRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """One disk: made from an image, or empty; an image's disk may be larger than the image."""
+
+    size_bytes: Bytes = 0  # 0: as large as the image
+    image: Annotated[str, Meta(max_length=200)] = ""
+
+
+class NicRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """One network card; without ``mac`` one is made."""
+
+    mode: Annotated[str, Meta(pattern="^(user|tap|none)$")] = "user"
+    bridge: Annotated[str, Meta(max_length=15)] = ""
+    mac: Annotated[str, Meta(pattern=r"^(([0-9a-f]{2}:){5}[0-9a-f]{2})?$")] = ""
+
+
+class VmRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """A VM to be made. It boots from ``kernel``, or by its firmware from its first disk."""
+
+    name: Name
+    memory_bytes: Bytes
+    vcpus: Vcpus = 1
+    machine: Name = "pc-q35-7.2"
+    cpu: Name = "qemu64"
+    firmware: Annotated[str, Meta(pattern="^(bios|uefi)$")] = "bios"
+    kernel: Annotated[str, Meta(max_length=200)] = ""
+    initrd: Annotated[str, Meta(max_length=200)] = ""
+    append: ShortText = ""
+    disks: Annotated[tuple[DiskRequest, ...], Meta(max_length=16)] = ()
+    nics: Annotated[tuple[NicRequest, ...], Meta(max_length=8)] = ()
+    cloud_init: CloudInitSeed | None = None
+    node: Annotated[str, Meta(max_length=200)] = ""  # empty: the scheduler chooses
+    start: bool = True
+
+
+class StopRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Press the power button, or pull the plug."""
+
+    force: bool = False
+    timeout_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 60_000
+
+
+class ResizeRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is left out stays as it is. ``disks`` gives sizes by disk id; disks only grow."""
+
+    vcpus: Vcpus | None = None
+    memory_bytes: Bytes | None = None
+    disks: dict[str, Bytes] = field(default_factory=dict)
+
+
+class TakeOverRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """An operator's word that nobody else runs this VM."""
+
+    attestation: Annotated[str, Meta(min_length=10, max_length=4096)]
+
+
+class MigrateRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Move ``vm`` to ``to``: a cluster, ``cluster/node``, or ``/node`` of the own cluster."""
+
+    vm: Reference
+    to: Reference
+    policy: MigrationPolicy = field(default_factory=MigrationPolicy)
+
+
+class InviteRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long an invitation is good for."""
+
+    ttl_s: Annotated[int, Meta(ge=10, le=7 * 86_400)] = 3600
+
+
+class Invitation(Struct, frozen=True):
+    """Hand this text to the other side, once."""
+
+    invitation: str
+    expires_at: float
+
+
+class JoinRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The text of an invitation."""
+
+    invitation: Annotated[str, Meta(min_length=1, max_length=8192)]

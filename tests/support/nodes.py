@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -74,7 +75,7 @@ class Nodes:
             clock=CLOCK,
         )
         port = int(self.addresses.get(name, ":0").rpartition(":")[2])
-        self.agents[name] = await agent.start("127.0.0.1", port)
+        self.agents[name] = await agent.start(socket.create_server(("127.0.0.1", port)))
         self.addresses[name] = agent.address
         if name not in self.clients:
             self.clients[name] = Client.known(agent.address, self.issue("controller"), expect=None)

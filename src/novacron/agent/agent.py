@@ -1,6 +1,7 @@
 """The node's application: it owns the QEMU processes of its host, their disks, and the data plane."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, Self
@@ -80,12 +81,12 @@ class Agent:
         """Where it serves."""
         return self._server.address
 
-    async def start(self, host: str, port: int) -> Self:
-        """Recover, then serve on ``host:port``."""
+    async def start(self, listener: socket.socket, advertise: str = "") -> Self:
+        """Recover, then serve on a bound socket; ``advertise`` is where other nodes reach it, if not as bound."""
         await self._journal.open()
         self._register()
-        await self._server.start(host, port)
-        self._outgoing.address = self._incoming.address = self._server.address
+        await self._server.start_on(listener)
+        self._outgoing.address = self._incoming.address = advertise or self._server.address
         await self._incoming.recover()
         await self._outgoing.recover()
         self._looking = asyncio.create_task(self._look())

@@ -6,7 +6,7 @@ watcher misses no change. ``incarnation`` names this database: one restored from
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -99,6 +99,14 @@ class Collection(Generic[T]):
         """In the order of ids, those after ``after``."""
         statement = "SELECT version, body FROM resources WHERE kind = ? AND id > ? ORDER BY id LIMIT ?"
         return [Versioned(v, self._decode(body)) for v, body in tx.execute(statement, (self.kind, after, limit))]
+
+    def every(self, tx: Transaction) -> Iterator[T]:
+        """All of them, in the order of ids."""
+        after = ""
+        while page := self.list(tx, after=after):
+            for found in page:
+                after = found.value.id  # type: ignore[attr-defined]  # every resource has one
+                yield found.value
 
     def delete(self, tx: Transaction, key: str) -> None:
         """Remove; harmless when there is none."""

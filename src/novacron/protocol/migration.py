@@ -111,6 +111,7 @@ class IncomingOrder(Struct, frozen=True):
     source_address: str
     known_state: str = ""
     running: bool = True  # else it is paused, and stays so
+    node: str = ""  # name or id of the node that is wanted; empty: the destination's cluster chooses
 
 
 class IncomingReady(Struct, frozen=True):

@@ -76,6 +76,7 @@ class ImageRef(Struct, frozen=True):
     format: str
     size_bytes: int
     sha256: str
+    name: str = ""  # what people call it, where it is known
 
 
 class ImagePresence(Struct, frozen=True):
@@ -107,7 +108,6 @@ class NodeJoin(Struct, frozen=True):
     name: str
     address: str
     csr_pem: Annotated[str, Meta(max_length=16384)]
-    capabilities: HostCapabilities
 
 
 class NodeJoined(Struct, frozen=True):
@@ -124,6 +124,12 @@ class NodeRenew(Struct, frozen=True):
     """A known node wants its next certificate."""
 
     csr_pem: Annotated[str, Meta(max_length=16384)]
+
+
+class NodeAnnounce(Struct, frozen=True):
+    """A known node has started: this is where it serves now."""
+
+    address: str
 
 
 class TrustUpdate(Struct, frozen=True):

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from novacron.core.ids import ClusterId, VmId
+from novacron.core.ids import ClusterId, MigrationId, VmId
+from novacron.protocol.migration import MigrationPolicy
 from novacron.protocol.vm import ShortText
 
 Pem = Annotated[str, Meta(max_length=16384)]
@@ -41,5 +42,6 @@ class ReturnVm(Struct, frozen=True):
     """Give this VM back: a rollback after the point of no return is a migration the other way."""
 
     vm_id: VmId
-    migration_id: str  # the migration that is being rolled back
-    reason: ShortText = ""
+    rolls_back: MigrationId
+    migration_id: MigrationId  # the name of the way back, chosen by whoever wants the VM again: asking twice is one
+    policy: MigrationPolicy

@@ -34,8 +34,8 @@ class Node(Struct, frozen=True):
     name: str
     address: str  # host:port of its agent, data plane included
     spiffe_id: str
-    capabilities: HostCapabilities
-    state: str = "ready"  # ready, unreachable
+    capabilities: HostCapabilities = field(default_factory=HostCapabilities)
+    state: str = "joining"  # joining, ready, unreachable
     seen_at: float = 0.0
 
 
@@ -47,6 +47,7 @@ class Image(Struct, frozen=True):
     format: str  # raw, qcow2 or blob (kernel, initrd)
     size_bytes: int
     sha256: str
+    virtual_size_bytes: int = 0  # of the disk that it holds
 
 
 class Vm(Struct, frozen=True):
@@ -104,6 +105,7 @@ class JoinToken(Struct, frozen=True):
     secret_sha256: str
     expires_at: float
     used_at: float | None = None
+    used_by: str = ""
 
 
 class Job(Struct, frozen=True):

@@ -62,12 +62,12 @@ class VmSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HostCapabilities(Struct, frozen=True):
-    """What one node can run, and the room it has now."""
+    """What one node can run, and the room it has now; nothing, until it has been asked."""
 
-    qemu_version: tuple[int, int, int]
-    machine_types: tuple[str, ...]
-    accelerator: str  # "kvm" or "tcg", by a real boot test
-    cpus: int
-    memory_bytes: int
-    memory_free_bytes: int
-    disk_free_bytes: int
+    qemu_version: tuple[int, int, int] = (0, 0, 0)
+    machine_types: tuple[str, ...] = ()
+    accelerator: str = ""  # "kvm" or "tcg", by a real boot test
+    cpus: int = 0
+    memory_bytes: int = 0
+    memory_free_bytes: int = 0
+    disk_free_bytes: int = 0

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Self, TypeVar
 
@@ -77,7 +77,7 @@ class Client:
         except TimeoutError:
             raise ConnectionBrokenError(f"{self.address} did not answer {method} within {timeout_s:.0f} s") from None
 
-    async def stream(self, method: str, request: Struct, item: type[A]) -> AsyncIterator[A]:
+    async def stream(self, method: str, request: Struct, item: type[A]) -> AsyncGenerator[A, None]:
         """Items until the other side ends; leaving early (under ``aclosing``) cancels it there."""
         async with self._begin(method, request) as call:
             while body := await call.receive():

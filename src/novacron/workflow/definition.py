@@ -18,6 +18,9 @@ class StepContext(Protocol):
     input: Json
     results: dict[str, Json]  # of the steps before, by name
     fence_term: int
+    error_code: str  # of the failure that is being undone; empty while the job goes forward
+    error_cause: str
+    error_next: str
 
     async def commit(self, work: Callable[[Transaction], T]) -> T:
         """Write to the cluster's database, unless another process has taken this job over (LeaseLostError)."""

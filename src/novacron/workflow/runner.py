@@ -39,6 +39,9 @@ class _Context:
         self.input: Json = job.body.input
         self.results = dict(job.body.results)
         self.fence_term = job.fence_term
+        self.error_code = job.body.error_code
+        self.error_cause = job.body.error_cause
+        self.error_next = job.body.error_next
 
     async def commit(self, work: Callable[[Transaction], T]) -> T:
         def fenced(tx: Transaction) -> T:

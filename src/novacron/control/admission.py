@@ -1,0 +1,135 @@
+"""Migrations that come to this cluster: whether they may, to which node, and their record here."""
+
+import msgspec
+
+from novacron.control import specs
+from novacron.control.errors import MigrationRefusedError
+from novacron.control.kinds import MIGRATIONS, NODES, PEERS, VMS
+from novacron.control.mirror import follow_migration
+from novacron.control.nodes import Nodes
+from novacron.control.vms import Vms
+from novacron.core.clock import Clock
+from novacron.core.errors import RemoteError
+from novacron.core.ids import MigrationId
+from novacron.database.database import Database, Transaction
+from novacron.database.errors import NameTakenError
+from novacron.migration.errors import JournalError
+from novacron.protocol.migration import (
+    IncomingOrder,
+    IncomingReady,
+    MigrationRef,
+    MigrationReport,
+)
+from novacron.protocol.node import Nothing
+from novacron.protocol.resources import Cluster, Migration, Node, Problem
+from novacron.wire.identity import SpiffeId
+
+INCOMING = "incoming"
+
+
+class Admission:
+    """The destination's side, as a source's controller sees it: of this cluster or of a peer."""
+
+    def __init__(self, database: Database, nodes: Nodes, vms: Vms, cluster: Cluster, clock: Clock) -> None:
+        self._database = database
+        self._nodes = nodes
+        self._vms = vms
+        self._cluster = cluster
+        self._clock = clock
+
+    async def admit(self, order: IncomingOrder) -> IncomingReady:
+        """Make a node ready; everything that can be refused is refused here, while the guest runs at its source.
+
+        Raises NameTakenError, NoRoomError, MigrationRefusedError, NodeUnreachableError, RemoteError.
+        """
+        known = await self._database.read(lambda tx: self._check(tx, order))
+        node = known or await self._vms.place(order.spec, order.node)
+        if str(SpiffeId(self._cluster.id, "node", node.id)) == order.source_node:
+            raise MigrationRefusedError(
+                f"VM {order.spec.name} is on node {node.name} already", next_command="novacron node list"
+            )
+        images = await self._database.read(lambda tx: specs.images_of(tx, order.spec, disks=False))
+        await self._vms.supply(node.id, images)
+        await self._database.write(lambda tx: self._note(tx, order, node))
+        return await self._nodes.call(node.id, "migration.prepare", order, IncomingReady)
+
+    async def dismiss(self, ref: MigrationRef) -> Nothing:
+        """Drop what was prepared. A node that is ready already asks the source's node itself, and is told the same."""
+        found = await self._database.read(lambda tx: MIGRATIONS.find(tx, ref.migration_id))
+        if found is None:
+            return Nothing()
+        migration = found.value
+        if migration.target_node:
+            node = (await self._database.read(lambda tx: NODES.get(tx, migration.target_node))).value
+            try:
+                await self._nodes.call(node.id, "migration.abandon", ref, Nothing)
+            except RemoteError as error:
+                if error.code != JournalError.code:
+                    raise
+        problem = Problem("migration_dismissed", f"{migration.source_cluster} gave it up: the VM runs on there")
+        await self._end(ref.migration_id, "failed", problem)
+        return Nothing()
+
+    async def progress(self, report: MigrationReport) -> Nothing:
+        """The source's word on how far it is; ``settled`` ends it well."""
+
+        def follow(tx: Transaction) -> None:
+            known = MIGRATIONS.find(tx, report.migration_id)
+            if known is None or known.value.direction != INCOMING or known.value.outcome:
+                return
+            followed = follow_migration(known.value, report)
+            if report.state == "settled":
+                followed = msgspec.structs.replace(
+                    followed, phase="done", outcome="succeeded", ended_at=self._clock.now()
+                )
+            if followed != known.value:
+                MIGRATIONS.put(tx, followed, named=False)
+
+        await self._database.write(follow)
+        return Nothing()
+
+    def _check(self, tx: Transaction, order: IncomingOrder) -> Node | None:
+        """Refuse what cannot be; the node of an attempt that was admitted before."""
+        vm = VMS.find(tx, order.spec.name)
+        if vm is not None and vm.value.id != order.vm_id:
+            raise NameTakenError(
+                f"cluster {self._cluster.name} has a VM called {order.spec.name}",
+                next_command="novacron vm list (there)",
+            )
+        found = MIGRATIONS.find(tx, order.migration_id)
+        if found is None or not found.value.target_node:
+            return None
+        return NODES.get(tx, found.value.target_node).value
+
+    def _note(self, tx: Transaction, order: IncomingOrder, node: Node) -> None:
+        """The record of a migration that comes from a peer; one within the cluster has its record already."""
+        known = MIGRATIONS.find(tx, order.migration_id)
+        if known is not None:
+            MIGRATIONS.put(tx, msgspec.structs.replace(known.value, target_node=node.name), named=False)
+            return
+        domain = SpiffeId.parse(order.source_node).trust_domain
+        peer = PEERS.find(tx, domain)
+        migration = Migration(
+            id=order.migration_id,
+            vm_id=order.vm_id,
+            vm_name=order.spec.name,
+            source_cluster=peer.value.name if peer else domain,
+            target_cluster=self._cluster.name,
+            direction=INCOMING,
+            phase="prepare",
+            epoch=order.epoch,
+            target_node=node.name,
+            started_at=self._clock.now(),
+        )
+        MIGRATIONS.put(tx, migration, named=False)
+
+    async def _end(self, migration_id: MigrationId, outcome: str, problem: Problem) -> None:
+        def end(tx: Transaction) -> None:
+            known = MIGRATIONS.find(tx, migration_id)
+            if known is not None and known.value.direction == INCOMING and not known.value.outcome:
+                ended = msgspec.structs.replace(
+                    known.value, outcome=outcome, problem=problem, ended_at=self._clock.now()
+                )
+                MIGRATIONS.put(tx, ended, named=False)
+
+        await self._database.write(end)

@@ -1,0 +1,77 @@
+"""Errors of the control plane.
+
+ControlError
+├── NoRoomError              no node can take this VM; says what is missing
+├── NodeUnreachableError     the node of this VM does not answer (retryable)
+├── PeerUnreachableError     that cluster does not answer (retryable)
+├── PeerUnknownError         there is no such cluster here
+├── MigrationRefusedError    this VM cannot be moved like that
+├── ImageInUseError          a VM still boots from it
+└── SavedStateError          the archive cannot be restored here
+"""
+
+from novacron.core.errors import ConflictError, InvalidInputError, NotFoundError, NovaCronError, UnreachableError
+
+
+class ControlError(NovaCronError):
+    """The cluster could not do it."""
+
+    code = "control"
+
+
+class NoRoomError(ControlError, ConflictError):
+    """No node can take this VM."""
+
+    code = "no_room"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status
+
+
+class NodeUnreachableError(ControlError, UnreachableError):
+    """The node does not answer."""
+
+    code = "node_unreachable"
+    exit_code = UnreachableError.exit_code
+    http_status = UnreachableError.http_status
+    retryable = True
+
+
+class PeerUnreachableError(ControlError, UnreachableError):
+    """That cluster does not answer."""
+
+    code = "peer_unreachable"
+    exit_code = UnreachableError.exit_code
+    http_status = UnreachableError.http_status
+    retryable = True
+
+
+class PeerUnknownError(ControlError, NotFoundError):
+    """There is no such cluster here."""
+
+    code = "peer_unknown"
+    exit_code = NotFoundError.exit_code
+    http_status = NotFoundError.http_status
+
+
+class MigrationRefusedError(ControlError, ConflictError):
+    """This VM cannot be moved like that."""
+
+    code = "migration_refused"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status
+
+
+class ImageInUseError(ControlError, ConflictError):
+    """A VM still boots from it."""
+
+    code = "image_in_use"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status
+
+
+class SavedStateError(ControlError, InvalidInputError):
+    """The archive cannot be restored here."""
+
+    code = "saved_state"
+    exit_code = InvalidInputError.exit_code
+    http_status = InvalidInputError.http_status

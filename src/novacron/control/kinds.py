@@ -1,0 +1,24 @@
+"""The kinds of resources that a cluster keeps, and its schema."""
+
+from typing import Final
+
+from novacron.database import resources
+from novacron.database.resources import Collection
+from novacron.protocol.resources import Cluster, Image, JoinToken, Migration, Node, PeerCluster, Vm
+from novacron.workflow import journal
+
+CLUSTERS: Final = Collection("cluster", Cluster, what="cluster")
+NODES: Final = Collection("node", Node, what="node", list_command="novacron node list")
+IMAGES: Final = Collection("image", Image, what="image", list_command="novacron image list")
+VMS: Final = Collection("vm", Vm, what="VM", list_command="novacron vm list")
+MIGRATIONS: Final = Collection("migration", Migration, what="migration", list_command="novacron migration list")
+PEERS: Final = Collection("peer", PeerCluster, what="cluster", list_command="novacron federation list")
+TOKENS: Final = Collection("token", JoinToken, what="token")
+
+IDEMPOTENCY: Final = """
+CREATE TABLE idempotency (
+    key TEXT PRIMARY KEY, request_sha256 TEXT NOT NULL, status INTEGER NOT NULL, headers BLOB NOT NULL,
+    body BLOB NOT NULL, at REAL NOT NULL
+)
+"""
+SCHEMA: Final = (resources.SCHEMA, journal.SCHEMA, IDEMPOTENCY)

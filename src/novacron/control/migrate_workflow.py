@@ -1,0 +1,262 @@
+"""A migration as a durable job.
+
+Until the source's node has written ``handed over``, every failure leaves the VM running where it was; whatever was made
+ready elsewhere is dropped. Which of the two it is, is the node's word, never a guess: a node that is silent is asked
+again for as long as it takes.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import structlog
+
+from novacron.control import specs
+from novacron.control.errors import NodeUnreachableError
+from novacron.control.kinds import MIGRATIONS, VMS
+from novacron.control.nodes import Nodes
+from novacron.control.sites import Site
+from novacron.core.clock import Clock
+from novacron.core.errors import NovaCronError, RemoteError
+from novacron.core.ids import ClusterId, MigrationId, NodeId, VmId
+from novacron.database.database import Database, Transaction
+from novacron.migration.errors import JournalError, MigrationCancelledError, MigrationError
+from novacron.protocol.migration import (
+    IncomingOrder,
+    IncomingReady,
+    MigrationPolicy,
+    MigrationRef,
+    MigrationReport,
+    OpenRequest,
+    OutgoingOffer,
+    OutgoingOrder,
+)
+from novacron.protocol.node import Nothing
+from novacron.protocol.resources import Problem
+from novacron.workflow.definition import Irreversible, Json, Step, StepContext, Workflow
+from novacron.workflow.errors import JobCancelledError
+
+FOLLOW_EVERY_S: Final = 0.2
+RETURNED: Final = frozenset({"aborted", "reclaimed"})  # the VM is the source's again
+CANCELLED: Final = frozenset({MigrationCancelledError.code, JobCancelledError.code})
+log = structlog.get_logger()
+
+
+class MigrateWorkflow:
+    """``migrate``: between clusters, or between nodes of this one."""
+
+    def __init__(
+        self, database: Database, nodes: Nodes, site_of: Callable[[ClusterId], Site], own: ClusterId, clock: Clock
+    ) -> None:
+        self._database = database
+        self._nodes = nodes
+        self._site_of = site_of
+        self._own = own
+        self._clock = clock
+
+    def workflow(self) -> Workflow:
+        """Its steps, in order."""
+        passed = Irreversible("the VM is at the other side")
+        steps = (
+            Step("begin", self._begin, undo=self._close),
+            Step("open", self._open, undo=self._take_back),
+            Step("images", self._supply, undo=Irreversible("what a peer has of an image is content for the next time")),
+            Step("admit", self._admit, undo=self._dismiss),
+            Step("move", self._move, undo=Irreversible("its node undoes a move that failed"), point_of_no_return=True),
+            Step("settle", self._settle, undo=passed),
+            Step("window", self._window, undo=passed),
+            Step("release", self._release, undo=passed),
+        )
+        return Workflow("migrate", steps)
+
+    async def _begin(self, _: StepContext) -> None:
+        """The records were put down with the job; here is what closes them."""
+
+    async def _open(self, context: StepContext) -> Json:
+        """The source's node burns an epoch for this attempt."""
+        job = _Job(context)
+        offer = await self._nodes.call(
+            job.node_id, "migration.open", OpenRequest(job.migration_id, job.vm_id), OutgoingOffer
+        )
+        return _plain(offer)
+
+    async def _supply(self, context: StepContext) -> None:
+        """What the VM boots from must be there before it is."""
+        job = _Job(context)
+        images = await self._database.read(lambda tx: specs.images_of(tx, job.offer.spec, disks=False))
+        for image in images:
+            await self._site_of(job.target).supply(image)
+
+    async def _admit(self, context: StepContext) -> Json:
+        """The destination checks, chooses a node and makes it ready."""
+        job, offer = _Job(context), _Job(context).offer
+        order = IncomingOrder(
+            migration_id=offer.migration_id,
+            vm_id=offer.vm_id,
+            epoch=offer.epoch,
+            spec=offer.spec,
+            source_node=offer.source_node,
+            source_address=offer.source_address,
+            known_state=offer.known_state,
+            running=offer.running,
+            node=job.wanted_node,
+        )
+        return _plain(await self._site_of(job.target).admit(order))
+
+    async def _move(self, context: StepContext) -> Json:
+        """From the first page to the destination's word that it runs; raises what the node gave up for."""
+        job = _Job(context)
+        await self._give_order(job)
+        while True:
+            report = await self._report(job)
+            if report.state in RETURNED:
+                raise _gave_up(report)
+            if report.state == "settled":
+                return _plain(report)
+            await self._tell(job, report)
+            await self._clock.sleep(FOLLOW_EVERY_S)
+
+    async def _settle(self, context: StepContext) -> Json:
+        """The VM is the destination's now, in every record."""
+        job = _Job(context)
+        report = msgspec.convert(context.results["move"], MigrationReport)
+        until = self._clock.now() + job.policy.verify_window_ms / 1000
+
+        def settle(tx: Transaction) -> None:
+            migration = MIGRATIONS.get(tx, job.migration_id).value
+            vm = VMS.find(tx, job.vm_id)
+            if vm is not None and job.target != self._own:
+                VMS.delete(tx, job.vm_id)
+            elif vm is not None:
+                VMS.put(tx, msgspec.structs.replace(vm.value, migration_id=None))
+            progress = msgspec.structs.replace(report.progress, phase="window")
+            settled = msgspec.structs.replace(
+                migration, phase="window", outcome="succeeded", progress=progress, summary=report.summary
+            )
+            MIGRATIONS.put(tx, settled, named=False)
+
+        await self._site_of(job.target).progress(report)
+        await context.commit(settle)
+        return {"until": until}
+
+    async def _window(self, context: StepContext) -> None:
+        """While it lasts, a rollback finds the old instance still there."""
+        await self._clock.sleep(max(0.0, context.results["settle"]["until"] - self._clock.now()))
+
+    async def _release(self, context: StepContext) -> None:
+        """The old instance ends; what it leaves is content cache."""
+        job = _Job(context)
+        await self._nodes.call(job.node_id, "migration.release", job.ref, Nothing)
+
+        def end(tx: Transaction) -> None:
+            migration = MIGRATIONS.get(tx, job.migration_id).value
+            ended = msgspec.structs.replace(migration, phase="done", ended_at=self._clock.now())
+            MIGRATIONS.put(tx, ended, named=False)
+
+        await context.commit(end)
+
+    async def _give_order(self, job: "_Job") -> None:
+        """Begin, or find that it has begun; silence says nothing about which."""
+        order = OutgoingOrder(job.migration_id, job.vm_id, job.offer.epoch, job.ready, job.policy)
+        while True:
+            try:
+                await self._nodes.call(job.node_id, "migration.run", order, MigrationReport)
+            except NodeUnreachableError as error:
+                log.info("source_node_silent", migration=job.migration_id, cause=error.cause)
+                await self._clock.sleep(FOLLOW_EVERY_S)
+            except RemoteError as error:
+                if error.code != JournalError.code:
+                    raise
+                return  # it has begun and ended: the report says how
+            else:
+                return
+
+    async def _report(self, job: "_Job") -> MigrationReport:
+        while True:
+            try:
+                return await self._nodes.call(job.node_id, "migration.report", job.ref, MigrationReport)
+            except NodeUnreachableError as error:
+                log.info("source_node_silent", migration=job.migration_id, cause=error.cause)
+                await self._clock.sleep(FOLLOW_EVERY_S)
+
+    async def _tell(self, job: "_Job", report: MigrationReport) -> None:
+        """So that the destination's page moves too; it misses nothing that counts when it is not told."""
+        try:
+            await self._site_of(job.target).progress(report)
+        except NovaCronError as error:
+            log.info("destination_not_told", migration=job.migration_id, cause=error.cause)
+
+    async def _take_back(self, context: StepContext) -> None:
+        """Undo of ``open``: the node gives the attempt up, if it has not done so itself."""
+        job = _Job(context)
+        try:
+            await self._nodes.call(job.node_id, "migration.cancel", job.ref, MigrationReport)
+        except RemoteError as error:
+            if error.code not in {JournalError.code, "migration_unknown"}:
+                raise
+
+    async def _dismiss(self, context: StepContext) -> None:
+        """Undo of ``admit``."""
+        await self._site_of(_Job(context).target).dismiss(_Job(context).ref)
+
+    async def _close(self, context: StepContext) -> None:
+        """Undo of ``begin``: the record says how it ended, and the VM is free for another try."""
+        job = _Job(context)
+        cancelled = context.error_code in CANCELLED
+        problem = Problem(context.error_code, context.error_cause, context.error_next)
+
+        def close(tx: Transaction) -> None:
+            found = MIGRATIONS.get(tx, job.migration_id).value
+            closed = msgspec.structs.replace(
+                found,
+                outcome="cancelled" if cancelled else "failed",
+                problem=None if cancelled else problem,
+                ended_at=self._clock.now(),
+            )
+            MIGRATIONS.put(tx, closed, named=False)
+            vm = VMS.find(tx, job.vm_id)
+            if vm is not None and vm.value.migration_id == job.migration_id:
+                VMS.put(tx, msgspec.structs.replace(vm.value, migration_id=None))
+
+        await context.commit(close)
+
+
+class _Job:
+    """What a step works with, read from the job's journal."""
+
+    def __init__(self, context: StepContext) -> None:
+        given = context.input
+        self._results = context.results
+        self.migration_id = MigrationId(given["migration_id"])
+        self.vm_id = VmId(given["vm_id"])
+        self.node_id = NodeId(given["node_id"])
+        self.target = ClusterId(given["target"])
+        self.wanted_node: str = given["wanted_node"]
+        self.policy = msgspec.convert(given["policy"], MigrationPolicy)
+        self.ref = MigrationRef(self.migration_id, self.vm_id)
+
+    @property
+    def offer(self) -> OutgoingOffer:
+        """What the source's node has offered."""
+        return msgspec.convert(self._results["open"], OutgoingOffer)
+
+    @property
+    def ready(self) -> IncomingReady:
+        """What the destination has made ready."""
+        return msgspec.convert(self._results["admit"], IncomingReady)
+
+
+def _plain(value: msgspec.Struct) -> Json:
+    plain: Json = msgspec.to_builtins(value)
+    return plain
+
+
+def _gave_up(report: MigrationReport) -> NovaCronError:
+    """What the source's node took its VM back for."""
+    return RemoteError(
+        report.error_cause or "the source's node gave the migration up",
+        code=report.error_code or MigrationError.code,
+        exit_code=MigrationError.exit_code,
+        http_status=MigrationError.http_status,
+        next_command=report.error_next,
+    )

@@ -1,0 +1,60 @@
+"""How a cluster's record of a VM follows what nodes say of it.
+
+A node's journal is the authority on what it runs; the record never goes back to an older epoch, whoever speaks.
+"""
+
+from typing import Final
+
+import msgspec
+
+from novacron.core.ids import NodeId
+from novacron.protocol.migration import MigrationReport
+from novacron.protocol.node import VmReport
+from novacron.protocol.resources import Migration, Problem, Vm
+
+CREATING: Final = "creating"
+
+
+def follow_vm(known: Vm | None, report: VmReport, node_id: NodeId, now: float) -> Vm | None:
+    """The record after a node's word; None when that word says nothing of a VM that this cluster owns."""
+    if report.ownership != "owner":
+        return known
+    if known is None:
+        return Vm(
+            id=report.vm_id,
+            name=report.spec.name,
+            spec=report.spec,
+            state=report.state,
+            owner_epoch=report.epoch,
+            node_id=node_id,
+            created_at=now,
+        )
+    if report.epoch < known.owner_epoch or (report.epoch == known.owner_epoch and known.node_id != node_id):
+        return known
+    return msgspec.structs.replace(
+        known,
+        spec=report.spec,
+        state=known.state if known.state == CREATING else report.state,
+        owner_epoch=report.epoch,
+        node_id=node_id,
+        problem=Problem("vm_failed", report.error, f"novacron vm show {known.name}") if report.error else None,
+    )
+
+
+def missing(known: Vm) -> Vm:
+    """The record of a VM that its own node does not know."""
+    problem = Problem("vm_missing", "its node does not know it any more", f"novacron vm show {known.name}")
+    return msgspec.structs.replace(known, state="failed", problem=problem)
+
+
+def follow_migration(known: Migration, report: MigrationReport) -> Migration:
+    """The record after a node's word on a migration that is under way; its outcome is not a node's to say."""
+    if known.outcome or report.epoch < known.epoch:
+        return known
+    return msgspec.structs.replace(
+        known,
+        epoch=report.epoch,
+        phase=report.progress.phase,
+        progress=report.progress,
+        summary=report.summary or known.summary,
+    )

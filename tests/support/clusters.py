@@ -1,0 +1,221 @@
+"""Two whole clusters in one process: controllers and agents that speak over real TLS, with real guests."""
+
+import asyncio
+import shutil
+import socket
+import tempfile
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from novacron.agent import membership
+from novacron.agent.agent import Agent
+from novacron.control.controller import Controller
+from novacron.control.jobs import get_job
+from novacron.control.kinds import MIGRATIONS, NODES, VMS
+from novacron.core.clock import SystemClock
+from novacron.core.ids import VmId
+from novacron.core.units import MIB
+from novacron.database.database import Database
+from novacron.launch.guest.console import WorkloadConsole
+from novacron.protocol.resources import Job, Migration, Vm
+from novacron.protocol.rest import DiskRequest, MigrateRequest, VmRequest
+from novacron.wire.credentials import Credentials
+from novacron.workflow.journal import ENDED
+from support.pair import QUIET
+
+CLOCK = SystemClock()
+
+
+def bind(port: int = 0) -> socket.socket:
+    return socket.create_server(("127.0.0.1", port))
+
+
+class ClusterUnderTest:
+    """One controller and its nodes; each can be stopped and started again at its address."""
+
+    def __init__(self, name: str, directory: Path, ram: Path, accelerator_file: Path) -> None:
+        self.name = name
+        self.directory = directory
+        self._ram = ram
+        self._accelerator_file = accelerator_file
+        self._stack = AsyncExitStack()
+        self._port = 0
+        self._node_ports: dict[str, int] = {}
+        self.controller: Controller
+        self.agents: dict[str, tuple[Agent, asyncio.Task]] = {}
+
+    async def start_controller(self) -> Controller:
+        listener = bind(self._port)
+        self._port = listener.getsockname()[1]
+        running = Controller.running(
+            data_dir=self.directory / "controller", name=self.name, listener=listener, clock=CLOCK
+        )
+        self.controller = await self._stack.enter_async_context(running)
+        return self.controller
+
+    async def stop_controller(self) -> None:
+        await self._stack.aclose()
+
+    async def start_node(self, name: str) -> Agent:
+        data = self.directory / name
+        data.mkdir(exist_ok=True)
+        shutil.copyfile(self._accelerator_file, data / "accelerator.json")
+        listener = bind(self._node_ports.get(name, 0))
+        port = self._node_ports[name] = listener.getsockname()[1]
+        address = f"127.0.0.1:{port}"
+        member = membership.joined(data)
+        if member is None:
+            text = (await self.controller.nodes.invite(60)).invitation
+            member = await membership.join(data, text, name=name, address=address, clock=CLOCK)
+        credentials = Credentials.load(membership.credentials_dir(data), CLOCK)
+        agent = Agent(
+            node_id=member.node_id,
+            data_dir=data,
+            run_dir=data / "r",
+            ram_dir=self._ram / f"{self.name}-{name}",
+            credentials=credentials,
+            clock=CLOCK,
+        )
+        await agent.start(listener)
+        attending = asyncio.create_task(membership.attend(member, credentials, data, address, CLOCK))
+        self.agents[name] = agent, attending
+        await self.until(NODES, name, lambda node: node.state == "ready")
+        return agent
+
+    async def stop_node(self, name: str) -> None:
+        agent, attending = self.agents.pop(name)
+        attending.cancel()
+        await asyncio.gather(attending, return_exceptions=True)
+        await agent.stop()
+
+    async def close(self) -> None:
+        for name, (agent, _) in tuple(self.agents.items()):
+            for directory in agent._driver._vms.iterdir():
+                for machine in await agent._driver.adopt(VmId(directory.name)):
+                    await machine.kill()
+            await self.stop_node(name)
+        await self.stop_controller()
+
+    @property
+    def database(self) -> Database:
+        return self.controller.database
+
+    async def until(self, kind, reference: str, condition, timeout_s: float = 60):
+        """The resource once ``condition`` holds of it (None: once it is not there)."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                waiting = asyncio.ensure_future(self.database.changed())
+                await asyncio.sleep(0)
+                found = await self.database.read(lambda tx: kind.find(tx, reference))
+                value = found.value if found else None
+                if (value is None and condition is None) or (value is not None and condition and condition(value)):
+                    waiting.cancel()
+                    return value
+                await asyncio.wait([waiting], timeout=0.2)
+                waiting.cancel()
+
+    async def job(self, job_id: str, timeout_s: float = 60) -> Job:
+        """A job once it has ended."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                job = await self.database.read(lambda tx: get_job(tx, job_id))
+                if job.state in ENDED:
+                    return job
+                await asyncio.sleep(0.02)
+
+    async def add_images(self, guest_files) -> None:
+        for name, path, image_format in (
+            ("kernel", guest_files.kernel, "blob"),
+            ("initrd", guest_files.initrd, "blob"),
+            ("disk", guest_files.disk, "raw"),
+        ):
+            await self.controller.images.add(name, image_format, _chunks(path))
+
+    async def boot(self, name: str = "demo", **more) -> Vm:
+        """Create the small demo guest and see it work."""
+        request = VmRequest(
+            name=name,
+            memory_bytes=128 * MIB,
+            kernel="kernel",
+            initrd="initrd",
+            append=QUIET,
+            disks=(DiskRequest(image="disk"),),
+        )
+        vm, job_id = await self.controller.vms.create(msgspec.structs.replace(request, **more))
+        job = await self.job(job_id)
+        assert job.state == "done", job
+        async with self.console(name) as guest:
+            await guest.wait_for("t")
+        return (await self.database.read(lambda tx: VMS.get(tx, vm.id))).value
+
+    async def migrate(self, vm: str, to: str, policy) -> Migration:
+        return await self.controller.migrations.start(MigrateRequest(vm, to, policy))
+
+    async def ended(self, migration_id: str, timeout_s: float = 90) -> Migration:
+        return await self.until(MIGRATIONS, migration_id, lambda m: m.outcome, timeout_s)
+
+    @asynccontextmanager
+    async def console(self, name: str):
+        async with self.controller.vms.console(name) as both:
+            reader = asyncio.StreamReader()
+
+            class Writer:
+                def __init__(self) -> None:
+                    self.waiting = b""
+
+                def write(self, data: bytes) -> None:
+                    self.waiting += data
+
+                async def drain(self) -> None:
+                    data, self.waiting = self.waiting, b""
+                    await both.send(data)
+
+            async def pump() -> None:
+                try:
+                    while data := await both.receive():
+                        reader.feed_data(data)
+                finally:
+                    reader.feed_eof()
+
+            pumping = asyncio.create_task(pump())
+            try:
+                yield WorkloadConsole(reader, Writer())
+            finally:
+                pumping.cancel()
+                await asyncio.gather(pumping, return_exceptions=True)
+
+
+async def _chunks(path: Path):
+    with path.open("rb") as file:
+        while data := await asyncio.to_thread(file.read, MIB):
+            yield data
+
+
+@asynccontextmanager
+async def cluster(name: str, directory: Path, accelerator_file: Path, nodes=("node-1",)):
+    """A cluster with its nodes joined."""
+    ram = Path(tempfile.mkdtemp(prefix="nc-ram-", dir="/dev/shm"))
+    under_test = ClusterUnderTest(name, directory / name, ram, accelerator_file)
+    under_test.directory.mkdir()
+    try:
+        await under_test.start_controller()
+        for node in nodes:
+            await under_test.start_node(node)
+        yield under_test
+    finally:
+        await under_test.close()
+        shutil.rmtree(ram, ignore_errors=True)
+
+
+@asynccontextmanager
+async def two_clusters(directory: Path, accelerator_file: Path):
+    """``site-a`` and ``site-b``, joined."""
+    async with (
+        cluster("site-a", directory, accelerator_file) as a,
+        cluster("site-b", directory, accelerator_file) as b,
+    ):
+        text = (await a.controller.peers.invite(60)).invitation
+        await b.controller.peers.join(text)
+        yield a, b

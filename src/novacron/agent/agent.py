@@ -142,7 +142,7 @@ class Agent:
         seen: dict[VmId, VmReport] = {}
         while True:
             for report in await self._vms.looks():
-                if seen.get(report.vm_id) not in {None, report}:
+                if seen.get(report.vm_id) != report:
                     self._events.publish(NodeEvent(vm=report))
                 seen[report.vm_id] = report
             await self._clock.sleep(LOOK_EVERY_S)

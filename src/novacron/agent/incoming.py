@@ -16,7 +16,7 @@ from novacron.agent.journal import Facts, Journal
 from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.errors import RemoteError
-from novacron.core.ids import MigrationId, VmId
+from novacron.core.ids import MigrationId
 from novacron.hypervisor.driver import Machine, MachineState
 from novacron.hypervisor.qemu.driver import QemuDriver
 from novacron.migration import handover
@@ -157,6 +157,7 @@ class IncomingMigrations:
         self._receiving.add(attempt.migration_id)
         try:
             await destination.run()
+            await self._vms.publish(attempt.vm_id)
         except BaseException:
             await asyncio.shield(self._broke(attempt.migration_id))
             raise
@@ -207,10 +208,6 @@ class IncomingMigrations:
         await self._driver.settle_incoming(machine)
         if old is not None and old.instance != machine.instance:
             await old.kill()
-        self._after(self._publish(attempt.vm_id))
-
-    async def _publish(self, vm_id: VmId) -> None:
-        await self._vms.publish(vm_id)
 
     async def _possess(self, attempt: Attempt, epoch: int) -> None:
         machine = await self._machine(attempt)
@@ -219,6 +216,7 @@ class IncomingMigrations:
             return
         running = attempt.power == "running"
         await take_possession(machine, running=running, record=lambda: self._run(attempt, machine, epoch))
+        await self._vms.publish(attempt.vm_id)
 
     async def _let_run(self, attempt: Attempt) -> None:
         """It was recorded that it runs: a restart may have come between the record and the word."""

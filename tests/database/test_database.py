@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 
 import pytest
 from msgspec import Struct
@@ -126,3 +127,25 @@ async def test_what_was_written_survives_the_process(tmp_path):
 async def test_another_kind_of_database_is_refused_clearly():
     with pytest.raises(DatabaseUrlError, match="postgresql databases are not served"):
         await Database.open("postgresql://host/db", [])
+
+
+async def test_a_caller_that_goes_away_takes_nothing_with_it(database):
+    """The write may be done or not; the writer goes on, whatever became of who asked."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow(tx):
+        entered.set()
+        assert leave.wait(10)
+        THINGS.put(tx, Thing("slow", "slow"))
+
+    first = asyncio.create_task(database.write(slow))
+    queued = asyncio.create_task(database.write(lambda tx: THINGS.put(tx, Thing("queued", "queued"))))
+    await asyncio.to_thread(entered.wait, 10)
+    first.cancel()
+    queued.cancel()
+    leave.set()
+    assert await asyncio.gather(first, queued, return_exceptions=True)
+    async with asyncio.timeout(10):
+        await database.write(lambda tx: THINGS.put(tx, Thing("after", "after")))
+    found = {thing.value.id for thing in await database.read(THINGS.list)}
+    assert {"slow", "after"} <= found

@@ -138,6 +138,7 @@ class Database:
                 return
 
     def _commit(self, connection: sqlite3.Connection, group: list[_Write]) -> None:
+        group = [write for write in group if write.done.set_running_or_notify_cancel()]  # the others have gone
         results: list[tuple[Future[Any], Any, BaseException | None]] = []
         changed = False
         try:

@@ -138,7 +138,7 @@ async def test_a_list_comes_in_pages(client, controller):
     assert problem(await client.get("/images", params={"limit": 0}))[0] == 400
 
 
-async def test_a_request_that_comes_twice_is_done_once(client, controller):
+async def test_a_request_that_comes_twice_is_done_once(client):
     headers = {"Idempotency-Key": "once"}
     first = await client.post("/federation/invite", json={"ttl_s": 60}, headers=headers)
     second = await client.post("/federation/invite", json={"ttl_s": 60}, headers=headers)

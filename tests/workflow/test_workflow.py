@@ -1,17 +1,19 @@
 """Sagas on a real database: undone in reverse, taken over, fenced."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 
 from novacron.core.clock import SystemClock
 from novacron.core.errors import ConflictError, UnreachableError
+from novacron.core.ids import new_id
 from novacron.database.database import Database
 from novacron.workflow import journal
 from novacron.workflow.definition import Irreversible, Step, Workflow
 from novacron.workflow.errors import JobUnknownError, LeaseLostError
 from novacron.workflow.runner import WorkflowRunner
-from novacron.workflow.testing import fail_every_step, repeat_every_step, run_to_end
+from novacron.workflow.testing import Trial, fail_every_step, repeat_every_step, run_to_end
 
 CLOCK = SystemClock()
 
@@ -51,11 +53,17 @@ def world():
     return World()
 
 
-@pytest.fixture
-async def database(tmp_path):
-    database = await Database.open(str(tmp_path / "db"), [journal.SCHEMA])
+@asynccontextmanager
+async def fresh_database(directory):
+    database = await Database.open(str(directory / new_id("db")), [journal.SCHEMA])
     yield database
     await database.close()
+
+
+@pytest.fixture
+async def database(tmp_path):
+    async with fresh_database(tmp_path) as database:
+        yield database
 
 
 async def ended(database, job="job"):
@@ -64,39 +72,60 @@ async def ended(database, job="job"):
     return record
 
 
-async def test_steps_run_in_order_and_see_what_came_before(tmp_path, world):
-    record = await run_to_end(tmp_path, world.workflow(), {}, CLOCK)
+async def test_steps_run_in_order_and_see_what_came_before(database, world):
+    record = await run_to_end(database, world.workflow(), {}, CLOCK)
     assert record.state == "done"
     assert record.body.results["three"] == {"made": "three", "before": ["one", "two"]}
     assert world.things == {"one", "two", "three"}
 
 
-async def test_whichever_step_fails_everything_is_undone(tmp_path, world):
-    async def nothing_left(_step):
-        assert not world.things
+async def test_whichever_step_fails_everything_is_undone(tmp_path):
+    undone = []
 
-    await fail_every_step(tmp_path, world.workflow, {}, CLOCK, nothing_left)
-    assert world.undone == ["one", "two", "one", "three", "two", "one"]
+    @asynccontextmanager
+    async def fresh():
+        world = World()
+
+        async def nothing_left(_step):
+            assert not world.things
+            undone.extend(world.undone)
+
+        async with fresh_database(tmp_path) as database:
+            yield Trial(database, world.workflow(), {}, nothing_left)
+
+    await fail_every_step(fresh, CLOCK)
+    assert undone == ["one", "two", "one", "three", "two", "one"]
 
 
-async def test_whichever_step_runs_twice_does_no_harm(tmp_path, world):
-    async def all_there(_step):
-        assert world.things == {"one", "two", "three"}
+async def test_whichever_step_runs_twice_does_no_harm(tmp_path):
+    checked = []
 
-    await repeat_every_step(tmp_path, world.workflow, {}, CLOCK, all_there)
+    @asynccontextmanager
+    async def fresh():
+        world = World()
+
+        async def all_there(step):
+            checked.append(step)
+            assert world.things == {"one", "two", "three"}
+
+        async with fresh_database(tmp_path) as database:
+            yield Trial(database, world.workflow(), {}, all_there)
+
+    await repeat_every_step(fresh, CLOCK)
+    assert checked == ["one", "two", "three"]
 
 
-async def test_an_error_worth_another_try_gets_one(tmp_path, world):
+async def test_an_error_worth_another_try_gets_one(database, world):
     async def flaky(_context):
         world.fails += 1
         if world.fails < 3:
             raise UnreachableError("not yet")
 
-    record = await run_to_end(tmp_path, world.workflow(last=Step("last", flaky, Irreversible("nothing"))), {}, CLOCK)
+    record = await run_to_end(database, world.workflow(last=Step("last", flaky, Irreversible("nothing"))), {}, CLOCK)
     assert (record.state, world.fails) == ("done", 3)
 
 
-async def test_past_the_point_of_no_return_nothing_is_undone(tmp_path, world):
+async def test_past_the_point_of_no_return_nothing_is_undone(database, world):
     async def stubborn(_context):
         world.fails += 1
         if world.fails < 3:
@@ -106,7 +135,7 @@ async def test_past_the_point_of_no_return_nothing_is_undone(tmp_path, world):
         Step("commit", world.make("commit"), Irreversible("it is said"), point_of_no_return=True),
         Step("after", stubborn, Irreversible("forward only")),
     )
-    record = await run_to_end(tmp_path, Workflow("world", steps), {}, CLOCK)
+    record = await run_to_end(database, Workflow("world", steps), {}, CLOCK)
     assert (record.state, world.things, world.undone) == ("done", {"commit"}, [])
 
 
@@ -182,10 +211,10 @@ async def test_an_unknown_workflow_and_an_unknown_job_are_told(database, world):
         await database.read(lambda tx: journal.get(tx, "nothing"))
 
 
-async def test_a_fault_in_a_step_is_an_error_with_a_code(tmp_path, world):
+async def test_a_fault_in_a_step_is_an_error_with_a_code(database, world):
     async def broken(_context):
         raise ZeroDivisionError("oh")
 
-    record = await run_to_end(tmp_path, world.workflow(last=Step("last", broken, Irreversible("nothing"))), {}, CLOCK)
+    record = await run_to_end(database, world.workflow(last=Step("last", broken, Irreversible("nothing"))), {}, CLOCK)
     assert (record.state, record.body.error_code) == ("failed", "workflow")
     assert "ZeroDivisionError" in record.body.error_cause

@@ -62,18 +62,26 @@ class Controller:
     @classmethod
     @asynccontextmanager
     async def running(
-        cls, *, data_dir: Path, name: str, listener: socket.socket, advertise: str = "", clock: Clock
+        cls,
+        *,
+        data_dir: Path,
+        name: str,
+        listener: socket.socket,
+        clock: Clock,
+        advertise: str = "",
+        default_name: str = "local",
     ) -> AsyncIterator["Controller"]:
         """A controller on ``data_dir`` that serves nodes and peers on ``listener``.
 
-        ``name`` is taken at the first start. ``advertise`` (host:port) is where others reach it, if not as bound.
+        ``name`` is taken at the first start, ``default_name`` when it is empty. ``advertise`` (host:port) is where
+        others reach it, if not as bound.
         """
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         host, port = listener.getsockname()[:2]
         async with AsyncExitStack() as stack:
             database = await Database.open(str(data_dir / saved_state.DATABASE), SCHEMA)
             stack.push_async_callback(database.close)
-            cluster = await database.write(lambda tx: _identify(tx, name, advertise or f"{host}:{port}"))
+            cluster = await database.write(lambda tx: _identify(tx, name, default_name, advertise or f"{host}:{port}"))
             trust = TrustBundle.open(data_dir, cluster.id, clock)
             self = cls(database, cluster, trust, data_dir, clock)
             stack.push_async_callback(self.peers.close)
@@ -124,12 +132,12 @@ class Controller:
         return PeerSite(self.peers, cluster_id, self.images)
 
 
-def _identify(tx: Transaction, name: str, address: str) -> Cluster:
+def _identify(tx: Transaction, name: str, default_name: str, address: str) -> Cluster:
     """This cluster's record: its id and name are for ever, its address is today's."""
     incarnation(tx)
     known = next(CLUSTERS.every(tx), None)
     if known is None:
-        known = Cluster(ClusterId(new_id("cluster")), check_name(name, "cluster"), VERSION, address)
+        known = Cluster(ClusterId(new_id("cluster")), check_name(name or default_name, "cluster"), VERSION, address)
     elif name not in {"", known.name}:
         raise ConflictError(
             f"this data folder is of cluster {known.name}, not of {name}", next_command="novacron up --data-dir NEW"

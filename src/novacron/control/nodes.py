@@ -67,8 +67,9 @@ class Nodes:
 
     async def invite(self, ttl_s: int) -> Invitation:
         """An invitation for one node."""
-        secret, expires_at = invitation.new_secret(), self._clock.now() + ttl_s
-        await self._database.write(lambda tx: tokens.issue(tx, "node", secret, expires_at))
+        secret, now = invitation.new_secret(), self._clock.now()
+        expires_at = now + ttl_s
+        await self._database.write(lambda tx: tokens.issue(tx, "node", secret, now=now, expires_at=expires_at))
         cluster = self._cluster
         text = invitation.write(
             Invite("node", cluster.id, cluster.name, cluster.address, self._trust.root_pem, secret, expires_at)
@@ -135,6 +136,17 @@ class Nodes:
     async def describe(self, node_id: NodeId) -> NodeDescription:
         """A node's word on itself, its room as it is now."""
         return await self.call(node_id, "node.describe", Nothing(), NodeDescription)
+
+    async def until_ready(self, node_id: NodeId) -> None:
+        """Return once the node is watched and has described itself."""
+        while True:
+            changed = asyncio.ensure_future(self._database.changed())
+            await asyncio.sleep(0)  # the wait stands before the look
+            found = await self._database.read(lambda tx: NODES.find(tx, node_id))
+            if found is not None and found.value.state == "ready":
+                changed.cancel()
+                return
+            await changed
 
     async def push_trust(self) -> None:
         """Tell every node whom to trust; one that does not answer is told when it is back."""

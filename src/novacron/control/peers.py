@@ -51,8 +51,9 @@ class Peers:
 
     async def invite(self, ttl_s: int) -> Invitation:
         """An invitation for one cluster."""
-        secret, expires_at = invitation.new_secret(), self._clock.now() + ttl_s
-        await self._database.write(lambda tx: tokens.issue(tx, "peer", secret, expires_at))
+        secret, now = invitation.new_secret(), self._clock.now()
+        expires_at = now + ttl_s
+        await self._database.write(lambda tx: tokens.issue(tx, "peer", secret, now=now, expires_at=expires_at))
         own = self._own()
         invite = Invite("peer", own.cluster_id, own.name, own.address, own.root_pem, secret, expires_at)
         return Invitation(invitation.write(invite), expires_at)

@@ -10,8 +10,11 @@ from novacron.federation.invitation import Purpose, fingerprint
 from novacron.protocol.resources import JoinToken
 
 
-def issue(tx: Transaction, purpose: Purpose, secret: str, expires_at: float) -> None:
-    """Remember that whoever shows ``secret`` may join, once."""
+def issue(tx: Transaction, purpose: Purpose, secret: str, *, now: float, expires_at: float) -> None:
+    """Remember that whoever shows ``secret`` may join, once; forget what has expired."""
+    for old in list(TOKENS.every(tx)):
+        if old.expires_at <= now:
+            TOKENS.delete(tx, old.id)
     token = JoinToken(TokenId(new_id("token")), purpose, fingerprint(secret), expires_at)
     TOKENS.put(tx, token, named=False)
 
@@ -30,10 +33,3 @@ def redeem(tx: Transaction, purpose: Purpose, secret: str, bearer: str, now: flo
         TOKENS.put(tx, msgspec.structs.replace(token, used_at=now, used_by=bearer), named=False)
         return
     raise TokenRefusedError("this invitation is not known here", next_command=again)
-
-
-def forget_expired(tx: Transaction, now: float) -> None:
-    """Remove tokens whose time is over."""
-    for token in TOKENS.every(tx):
-        if token.expires_at <= now:
-            TOKENS.delete(tx, token.id)

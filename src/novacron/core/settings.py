@@ -53,6 +53,7 @@ class NodeSettings(Struct, frozen=True):
     ram_dir: str = ""  # for guests' RAM; empty: a folder on tmpfs that follows from data_dir
     run_dir: str = ""  # for sockets; empty: a folder that follows from data_dir
     listen: Address = "127.0.0.1:7441"  # for the controller and other nodes
+    advertise: Address = ""  # where nodes of other sites reach it, if not as bound
     name: str = ""  # empty: the host's name
 
 

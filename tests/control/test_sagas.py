@@ -1,0 +1,237 @@
+"""Every step of every saga of the control plane is failed in turn, and run twice; the world must come out whole.
+
+The nodes are a stand-in that keeps what they would: VMs, attempts and their states, as the agent's journal has them.
+"""
+
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+
+from novacron.control.kinds import MIGRATIONS, SCHEMA, VMS
+from novacron.control.migrate_workflow import MigrateWorkflow
+from novacron.control.vm_workflows import VmWorkflows
+from novacron.core.clock import SystemClock
+from novacron.core.errors import RemoteError
+from novacron.core.ids import ClusterId, MigrationId, NodeId, VmId, new_id
+from novacron.database.database import Database
+from novacron.protocol.migration import (
+    IncomingReady,
+    MigrationPolicy,
+    MigrationReport,
+    OutgoingOffer,
+)
+from novacron.protocol.node import Nothing, VmReport
+from novacron.protocol.resources import Migration, Vm
+from novacron.protocol.vm import VmSpec
+from novacron.workflow.testing import Trial, fail_every_step, repeat_every_step
+
+CLOCK = SystemClock()
+OWN, PEER, NODE = ClusterId("own"), ClusterId("peer"), NodeId("node-1")
+VM, MIGRATION = VmId("vm-1"), MigrationId("migration-1")
+SPEC = VmSpec("demo", 1, 1 << 27)
+
+
+def contradiction(cause):
+    return RemoteError(cause, code="journal_contradiction", exit_code=1, http_status=500)
+
+
+class FakeNodes:
+    """One node: what it keeps of one VM and one attempt."""
+
+    def __init__(self) -> None:
+        self.vm: str | None = None  # stopped or running
+        self.attempt: str | None = None
+        self.epoch = 1
+
+    async def call(self, _node_id, method, request, _answer):
+        return getattr(self, method.replace(".", "_"))(request)
+
+    def report(self) -> VmReport:
+        return VmReport(VM, self.epoch, "owner", self.vm or "stopped", SPEC)
+
+    def vm_create(self, _):
+        self.vm = self.vm or "stopped"
+        return self.report()
+
+    def vm_start(self, _):
+        assert self.vm
+        self.vm = "running"
+        return self.report()
+
+    def vm_stop(self, _):
+        if self.vm is None:
+            raise RemoteError("not here", code="vm_not_here", exit_code=3, http_status=404)
+        self.vm = "stopped"
+        return self.report()
+
+    def vm_delete(self, _):
+        assert self.vm != "running"
+        self.vm = None
+        return Nothing()
+
+    def vm_report(self, _):
+        return self.report()
+
+    def migration_open(self, _):
+        if self.attempt is None:
+            self.attempt, self.epoch = "open", self.epoch + 1
+        return OutgoingOffer(MIGRATION, VM, self.epoch, SPEC, "spiffe://own/node/node-1", "127.0.0.1:1")
+
+    def migration_run(self, _):
+        if self.attempt == "open":
+            self.attempt = "settled"
+        elif self.attempt != "settled":
+            raise contradiction(f"it is {self.attempt}")
+        return self.migration_report(_)
+
+    def migration_report(self, _):
+        return MigrationReport(MIGRATION, VM, self.epoch, "source", self.attempt)
+
+    def migration_cancel(self, _):
+        if self.attempt is None:
+            raise RemoteError("unknown", code="migration_unknown", exit_code=3, http_status=404)
+        if self.attempt not in {"open", "aborted"}:
+            raise contradiction(f"it is {self.attempt}")
+        self.attempt = "aborted"
+        return self.migration_report(_)
+
+    def migration_release(self, _):
+        assert self.attempt in {"settled", "released"}
+        self.attempt = "released"
+        return Nothing()
+
+
+class FakeSite:
+    """The destination's cluster."""
+
+    def __init__(self) -> None:
+        self.prepared = False
+
+    async def supply(self, image):
+        raise AssertionError(f"this VM boots from its disk, not from {image}")
+
+    async def admit(self, order):
+        self.prepared = True
+        return IncomingReady(order.migration_id, "127.0.0.1:2", "spiffe://peer/node/x")
+
+    async def dismiss(self, _ref):
+        self.prepared = False
+        return Nothing()
+
+    async def progress(self, _report):
+        return Nothing()
+
+
+class NoImages:
+    async def supply(self, _node_id, images):
+        assert images == []
+
+
+@pytest.fixture
+def fresh_database(tmp_path):
+    @asynccontextmanager
+    async def fresh(*records):
+        database = await Database.open(str(tmp_path / new_id("db")), SCHEMA)
+        for kind, value, named in records:
+            await database.write(lambda tx, k=kind, v=value, n=named: k.put(tx, v, named=n))
+        yield database
+        await database.close()
+
+    return fresh
+
+
+@pytest.fixture
+def migration_world(fresh_database):
+    """A running VM, and its migration to a peer."""
+
+    def world(outcome):
+        @asynccontextmanager
+        async def fresh():
+            nodes, site = FakeNodes(), FakeSite()
+            nodes.vm = "running"
+            vm = Vm(VM, "demo", SPEC, "running", 1, NODE, MIGRATION)
+            migration = Migration(MIGRATION, VM, "demo", "own", "peer", "outgoing", "prepare")
+            async with fresh_database((VMS, vm, True), (MIGRATIONS, migration, False)) as database:
+                workflow = MigrateWorkflow(database, nodes, lambda _: site, OWN, CLOCK).workflow()
+                policy = msgspec.to_builtins(MigrationPolicy(verify_window_ms=0))
+                body = {"migration_id": MIGRATION, "vm_id": VM, "node_id": NODE, "target": PEER}
+                body |= {"wanted_node": "", "policy": policy}
+
+                async def check(step):
+                    record = (await database.read(lambda tx: MIGRATIONS.get(tx, MIGRATION))).value
+                    left = await database.read(lambda tx: VMS.find(tx, VM))
+                    outcome(step, nodes, site, record, left.value if left else None)
+
+                yield Trial(database, workflow, body, check)
+
+        return fresh
+
+    return world
+
+
+async def test_whichever_step_of_a_migration_fails_the_vm_is_the_sources_and_free(migration_world):
+    def check(step, nodes, site, record, vm):
+        assert record.outcome == "failed", step
+        assert record.problem.code == "injected"
+        assert not site.prepared
+        assert nodes.attempt in {None, "aborted"}
+        assert (vm.state, vm.migration_id) == ("running", None)
+
+    await fail_every_step(migration_world(check), CLOCK)
+
+
+async def test_whichever_step_of_a_migration_runs_twice_the_vm_moves_once(migration_world):
+    def check(step, nodes, site, record, vm):
+        assert (record.outcome, record.phase) == ("succeeded", "done"), step
+        assert site.prepared
+        assert (nodes.attempt, nodes.epoch) == ("released", 2)
+        assert vm is None
+
+    await repeat_every_step(migration_world(check), CLOCK)
+
+
+@pytest.fixture
+def vm_world(fresh_database):
+    """A VM's record, and the job that makes or removes it."""
+
+    def world(number, state, outcome):
+        @asynccontextmanager
+        async def fresh():
+            nodes = FakeNodes()
+            nodes.vm = None if state == "creating" else state
+            vm = Vm(VM, "demo", SPEC, state, 1, NODE)
+            async with fresh_database((VMS, vm, True)) as database:
+                workflow = VmWorkflows(database, nodes, NoImages()).workflows()[number]
+                body = {"vm_id": VM, "node_id": NODE, "spec": msgspec.to_builtins(SPEC), "start": True}
+
+                async def check(step):
+                    left = await database.read(lambda tx: VMS.find(tx, VM))
+                    outcome(step, nodes, left.value if left else None)
+
+                yield Trial(database, workflow, body, check)
+
+        return fresh
+
+    return world
+
+
+async def test_whichever_step_of_a_creation_fails_nothing_is_left(vm_world):
+    def check(step, nodes, vm):
+        assert (nodes.vm, vm) == (None, None), step
+
+    await fail_every_step(vm_world(0, "creating", check), CLOCK)
+
+
+async def test_whichever_step_of_a_creation_runs_twice_there_is_one_vm(vm_world):
+    def check(step, nodes, vm):
+        assert (nodes.vm, vm.state) == ("running", "running"), step
+
+    await repeat_every_step(vm_world(0, "creating", check), CLOCK)
+
+
+async def test_whichever_step_of_a_deletion_runs_twice_it_is_gone(vm_world):
+    def check(step, nodes, vm):
+        assert (nodes.vm, vm) == (None, None), step
+
+    await repeat_every_step(vm_world(1, "running", check), CLOCK)

@@ -2,17 +2,29 @@
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, Protocol
 
 from novacron.core.errors import VerificationError
 
 LINE_TIMEOUT_S = 60.0
 
 
+class ConsoleWriter(Protocol):
+    """The way to a console: a stream writer, or what looks like one."""
+
+    def write(self, data: bytes, /) -> None:
+        """Keep until ``drain``."""
+        ...
+
+    async def drain(self) -> None:
+        """Send."""
+        ...
+
+
 class WorkloadConsole:
     """Status lines and answers of the workload; other lines (the kernel's) are passed over."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: ConsoleWriter) -> None:
         self._reader = reader
         self._writer = writer
 

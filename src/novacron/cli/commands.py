@@ -1,0 +1,27 @@
+"""The commands that speak with a cluster, as a table of what to import when."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from novacron.cli.lazy import Lazy
+
+COMMANDS: Final[Mapping[str, Lazy]] = {
+    "vm": Lazy("novacron.cli.vm:group", "Make, run, look at and remove VMs."),
+    "image": Lazy("novacron.cli.image:group", "What VMs are made from."),
+    "migrate": Lazy("novacron.cli.migrate:command", "Move a VM to another cluster or node while it runs."),
+    "migration": Lazy("novacron.cli.migration:group", "Migrations: list, show, watch, cancel, rollback."),
+    "federation": Lazy("novacron.cli.federation:group", "Clusters that this one moves VMs to and from."),
+    "job": Lazy("novacron.cli.job:group", "Long work of the cluster."),
+    "event": Lazy("novacron.cli.event:group", "Changes of the cluster, as they happen."),
+    "context": Lazy("novacron.cli.context:group", "Which clusters commands speak with."),
+    "config": Lazy("novacron.cli.config:group", "Settings, and where each one comes from."),
+}
+CONTROLLER: Final[Mapping[str, Lazy]] = {
+    "show": Lazy("novacron.cli.controller:show", "Show the cluster that answers."),
+    "save": Lazy("novacron.cli.controller:save", "Keep the controller's state in a file."),
+}
+NODE: Final[Mapping[str, Lazy]] = {
+    "list": Lazy("novacron.cli.node:list_nodes", "List the nodes of the cluster."),
+    "show": Lazy("novacron.cli.node:show", "Show one node."),
+    "invite": Lazy("novacron.cli.node:invite", "Print an invitation by which one host joins."),
+}

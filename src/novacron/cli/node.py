@@ -1,0 +1,73 @@
+"""``novacron node``: what is asked of the cluster about its nodes."""
+
+import click
+
+from novacron.cli.kinds import NODES
+from novacron.cli.measures import DURATION
+from novacron.cli.output import Column
+from novacron.cli.session import Session, in_session
+from novacron.cli.texts import ago, moment
+from novacron.core.units import format_size
+from novacron.protocol.resources import Node
+from novacron.protocol.rest import Invitation, InviteRequest
+
+COLUMNS: tuple[Column[Node], ...] = (
+    Column("NAME", lambda node: node.name),
+    Column("STATE", lambda node: node.state),
+    Column("ADDRESS", lambda node: node.address),
+    Column("RUNS BY", lambda node: node.capabilities.accelerator),
+    Column("CPUS", lambda node: str(node.capabilities.cpus or "")),
+    Column("MEMORY FREE", lambda node: format_size(node.capabilities.memory_free_bytes)),
+    Column("DISK FREE", lambda node: format_size(node.capabilities.disk_free_bytes)),
+    Column("SEEN", lambda node: ago(node.seen_at)),
+)
+valid_option = click.option(
+    "--valid", type=DURATION, default="1h", show_default=True, help="How long the invitation is good for."
+)
+
+
+@click.command("list")
+@in_session
+def list_nodes(session: Session) -> None:
+    """List the nodes of the cluster."""
+    session.output.rows(session.client.list(NODES), COLUMNS, empty="There are no nodes: novacron node invite")
+
+
+@click.command("show")
+@click.argument("node")
+@in_session
+def show(session: Session, node: str) -> None:
+    """Show one node."""
+    found = session.client.get(NODES, node)
+    value, can = found.value, found.value.capabilities
+    facts = (
+        ("name", value.name),
+        ("id", value.id),
+        ("state", value.state),
+        ("address", value.address),
+        ("identity", value.spiffe_id),
+        ("QEMU", ".".join(map(str, can.qemu_version)) if any(can.qemu_version) else ""),
+        ("runs by", can.accelerator),
+        ("cpus", str(can.cpus or "")),
+        ("memory", f"{format_size(can.memory_free_bytes)} free of {format_size(can.memory_bytes)}"),
+        ("disk", f"{format_size(can.disk_free_bytes)} free"),
+        ("machines", f"{len(can.machine_types)} types" if can.machine_types else ""),
+        ("seen", moment(value.seen_at)),
+    )
+    session.output.facts(found, facts)
+
+
+@click.command("invite")
+@valid_option
+@in_session
+def invite(session: Session, *, valid: int) -> None:
+    """Print an invitation by which one host joins as a node."""
+    print_invitation(session, f"{NODES.path}/invite", valid)
+
+
+def print_invitation(session: Session, path: str, valid_ms: int) -> None:
+    """The text alone on stdout, so that it can be piped; what to know about it beside."""
+    found = session.client.post(path, Invitation, InviteRequest(valid_ms // 1000))
+    session.output.said(found.plain(), found.value.invitation)
+    if session.output.form == "table":
+        click.echo(f"Good once, until {moment(found.value.expires_at)}.", err=True)

@@ -1,0 +1,109 @@
+"""What one migration shows of itself: how far it is, in one number that never falls, and in words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from novacron.cli.texts import sizes, span
+from novacron.core.units import format_rate, format_size
+from novacron.protocol.migration import ByteSplit, MigrationSummary
+from novacron.protocol.resources import Migration
+
+COPIED: Final = 0.96  # of the bar is the copying; what follows has a share of its own, so that 100 % means done
+REACHED: Final[Mapping[str, float]] = {
+    "prepare": 0.0,
+    "copy": 0.0,
+    "switchover": COPIED,
+    "ready": 0.97,
+    "committed": 0.98,
+    "verify": 0.99,
+    "window": 1.0,
+    "done": 1.0,
+}
+WORDS: Final[Mapping[str, str]] = {
+    "prepare": "getting the other side ready",
+    "copy": "copying",
+    "switchover": "switching over",
+    "ready": "switching over",
+    "committed": "handed over",
+    "verify": "verifying",
+    "window": "done",
+    "done": "done",
+}
+
+
+@dataclass(slots=True)
+class Bar:
+    """How far a migration is. The plan grows with each round, so done / total alone would run backwards."""
+
+    fraction: float = 0.0
+
+    def advance(self, migration: Migration) -> float:
+        """The fraction to show, 0 to 1; 1 only when it has succeeded."""
+        progress = migration.progress
+        copied = progress.done_bytes / progress.total_bytes if progress.total_bytes else 0.0
+        reached = REACHED.get(migration.phase, 0.0)
+        now = max(min(copied, 1.0) * COPIED, reached)
+        if migration.outcome != "succeeded":
+            now = min(now, REACHED["verify"])
+        self.fraction = max(self.fraction, 1.0 if migration.outcome == "succeeded" else now)
+        return self.fraction
+
+
+def describe(migration: Migration) -> str:
+    """Phase, round, bytes, rates and what is left, in one line."""
+    progress = migration.progress
+    parts = [migration.outcome.replace("_", " ") or WORDS.get(migration.phase, migration.phase)]
+    if progress.round:
+        parts[0] += f", round {progress.round}"
+    if progress.total_bytes:
+        parts.append(f"{format_size(progress.done_bytes)} of {format_size(progress.total_bytes)}")
+    if not migration.outcome and migration.phase == "copy":
+        parts += _rates(migration)
+    return " · ".join(parts)
+
+
+def _rates(migration: Migration) -> list[str]:
+    progress = migration.progress
+    parts = []
+    if progress.wire_rate_bytes_s:
+        parts.append(f"{format_rate(progress.wire_rate_bytes_s)} on the link")
+    if progress.dirty_rate_bytes_s:
+        parts.append(f"guest dirties {format_rate(progress.dirty_rate_bytes_s)}")
+    if progress.eta_ms is not None and progress.converging is not False:
+        parts.append(f"{span(progress.eta_ms)} left")
+    return parts
+
+
+def options(migration: Migration, context_flag: str) -> str:
+    """What can be done about a migration that does not converge; an empty text when it does."""
+    if migration.progress.converging is not False or migration.outcome or migration.phase not in {"prepare", "copy"}:
+        return ""
+    note = migration.progress.note or "will not converge at this rate"
+    return f"{note}\n  novacron migration cancel {migration.id}{context_flag}"
+
+
+def summary_facts(summary: MigrationSummary) -> tuple[tuple[str, str], ...]:
+    """What it came to."""
+    parts = sizes(("RAM", summary.ram_wire_bytes), ("disks", summary.disk_wire_bytes))
+    return (
+        ("total", span(summary.total_ms)),
+        ("downtime", span(summary.downtime_ms)),
+        ("rounds", str(summary.rounds)),
+        ("guest content", format_size(summary.guest_bytes)),
+        ("on the wire", f"{format_size(summary.wire_bytes)} ({parts})" if parts else format_size(summary.wire_bytes)),
+        ("sent as", _split(summary.split)),
+        ("average", format_rate(summary.bandwidth_bytes_s)),
+        ("verified", "yes" if summary.verified else "no"),
+    )
+
+
+def _split(split: ByteSplit) -> str:
+    """Guest bytes by what was done with them."""
+    return sizes(
+        ("unchanged", split.unchanged_bytes),
+        ("zero", split.zero_bytes),
+        ("dedup", split.dedup_bytes),
+        ("delta", split.delta_bytes),
+        ("literal", split.literal_bytes),
+    )

@@ -17,6 +17,9 @@ from novacron.cli.kinds import Found
 T = TypeVar("T", bound=Struct)
 GAP: Final = "  "
 COLOURS: Final = {
+    "ok": "green",
+    "warn": "yellow",
+    "fail": "red",
     "running": "green",
     "ready": "green",
     "joined": "green",

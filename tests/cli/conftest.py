@@ -1,11 +1,15 @@
 """A real controller behind the real API, in a thread; commands run as a user runs them, against it."""
 
 import asyncio
+import os
 import re
+import sys
 import threading
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from novacron.api.app import create_app
 from novacron.api.serving import serving
@@ -91,13 +95,15 @@ def config_dir(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def novacron(config_dir, capfd):
-    """Run a command; its exit code and what it printed."""
+def novacron(config_dir, capfd, monkeypatch):
+    """Run a command, with nothing to read; its exit code and what it printed."""
     assert config_dir.is_dir()
 
     def call(*arguments: str) -> Done:
         capfd.readouterr()
-        code = run(arguments)
+        with Path(os.devnull).open() as nothing, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdin", nothing)
+            code = run(arguments)
         return Done(code, *capfd.readouterr())
 
     return call
@@ -107,9 +113,10 @@ def novacron(config_dir, capfd):
 def served(tmp_path, config_dir):
     """A cluster that the commands' only context names."""
     cluster = Served(tmp_path / "controller")
-    cluster.start()
-    try:
-        write_context("site-a", cluster.url, cluster.controller.admin_token, directory=config_dir)
-        yield cluster
-    finally:
-        cluster.stop()
+    with capture_logs():  # the controller's log is not what a command prints
+        cluster.start()
+        try:
+            write_context("site-a", cluster.url, cluster.controller.admin_token, directory=config_dir)
+            yield cluster
+        finally:
+            cluster.stop()

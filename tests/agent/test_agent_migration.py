@@ -5,8 +5,11 @@ import asyncio
 import pytest
 
 from novacron.core.errors import RemoteError
+from novacron.migration.frames import FrameType
 from novacron.protocol.migration import MigrationPolicy, MigrationReport
 from novacron.protocol.node import Nothing, VmRef, VmReport, VmStop
+from novacron.wire.channel import ParallelChannel
+from novacron.wire.errors import ConnectionBrokenError
 from support.nodes import VM
 
 SLOW = MigrationPolicy(bandwidth_bytes_s=2_000_000)
@@ -116,9 +119,36 @@ async def test_a_lost_commit_is_told_again_until_it_arrives(nodes, monkeypatch):
     await nodes.start("b")
     report = await nodes.until("a", ref, "settled")
     assert report.progress.phase == "window"
+    assert report.summary.verified
+    assert report.summary.guest_bytes > report.summary.wire_bytes > 0
+    assert report.summary.downtime_ms > 0
     assert await owners(nodes) == ["b"]
     async with nodes.console("b") as guest:
         assert (await guest.check("there"))["errors"] == 0
+    await nodes.clients["a"].call("migration.release", ref, Nothing)
+    back = await nodes.until("b", await nodes.order("b", "a", 2), "settled")
+    assert back.summary.wire_bytes < 0.05 * back.summary.guest_bytes
+
+
+@pytest.mark.xdist_group("qemu-1")
+async def test_a_destination_that_closes_after_its_last_word_breaks_nothing(nodes, monkeypatch):
+    receive, sent = ParallelChannel.receive, set()
+
+    async def receive_then_closed(channel):
+        if FrameType.VERIFIED in sent:
+            raise ConnectionBrokenError("the other side has closed the channel")
+        kind, body = await receive(channel)
+        sent.add(kind)
+        return kind, body
+
+    async def no_second_word(*_args) -> None:
+        raise AssertionError("the destination has said everything: nothing is left to ask")
+
+    monkeypatch.setattr(ParallelChannel, "receive", receive_then_closed)
+    await nodes.boot("a")
+    monkeypatch.setattr(nodes.agents["a"]._outgoing, "_pursue", no_second_word)
+    report = await nodes.until("a", await nodes.order("a", "b", 1), "settled")
+    assert report.summary.verified
 
 
 @pytest.mark.xdist_group("qemu-2")

@@ -23,6 +23,7 @@ from novacron.migration import handover
 from novacron.migration.destination import Destination, Incoming, take_possession
 from novacron.migration.errors import JournalError, StaleEpochError
 from novacron.migration.handover import Attempt, Claim, Role, State
+from novacron.migration.verify import sign_of_life
 from novacron.protocol.migration import (
     HandoverAnswer,
     HandoverQuestion,
@@ -173,7 +174,8 @@ class IncomingMigrations:
             attempt = self._journal.attempt(question.migration_id)
             if attempt.state is State.READY:
                 await self._possess(attempt, question.epoch)
-            return HandoverAnswer(self._word(question.migration_id), attempt.epoch)
+            word = self._word(question.migration_id)
+            return HandoverAnswer(word, attempt.epoch, alive=word == "running" and await self._lives(attempt))
 
     async def report(self, migration_id: MigrationId) -> MigrationReport:
         """This node's word on it."""
@@ -217,6 +219,10 @@ class IncomingMigrations:
         running = attempt.power == "running"
         await take_possession(machine, running=running, record=lambda: self._run(attempt, machine, epoch))
         await self._vms.publish(attempt.vm_id)
+
+    async def _lives(self, attempt: Attempt) -> bool:
+        machine = await self._machine(attempt)
+        return machine is not None and (attempt.power != "running" or bool(await sign_of_life(machine, self._clock)))
 
     async def _let_run(self, attempt: Attempt) -> None:
         """It was recorded that it runs: a restart may have come between the record and the word."""

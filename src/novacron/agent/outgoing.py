@@ -57,6 +57,7 @@ class _Move:
 
     meter: Meter
     task: asyncio.Task[None] | None = None
+    source: Source | None = None
     summary: MigrationSummary | None = None
     error: NovaCronError | None = None
 
@@ -235,10 +236,9 @@ class OutgoingMigrations:
             rate_bytes_s=order.policy.bandwidth_bytes_s,
         )
         async with channel:
-            source = Source(outgoing, channel, move.meter, self._clock, lambda: self._commit(order))
+            source = move.source = Source(outgoing, channel, move.meter, self._clock, lambda: self._commit(order))
             move.summary = await source.run()
-        await self._keep(order.vm_id, order.migration_id, source.shadow)
-        await self._settle(order.migration_id)
+        await self._settle(order.vm_id, order.migration_id, source)
 
     async def _commit(self, order: OutgoingOrder) -> None:
         """The point of no return."""
@@ -249,7 +249,10 @@ class OutgoingMigrations:
 
         await self._journal.change(decide)
 
-    async def _settle(self, migration_id: MigrationId) -> None:
+    async def _settle(self, vm_id: VmId, migration_id: MigrationId, source: Source | None) -> None:
+        """It runs there. A source of this process's life knows what RAM it runs with."""
+        if source is not None:
+            await self._keep(vm_id, migration_id, source.shadow)
         await self._journal.change(lambda: (None, handover.settle(self._journal.attempt(migration_id)), None))
 
     async def _keep(self, vm_id: VmId, migration_id: MigrationId, shadow: mmap.mmap) -> None:
@@ -306,8 +309,13 @@ class OutgoingMigrations:
         """Act on a destination's answer; False when it must be asked again."""
         if answer.state == "running":
             move.meter.phase = "window"
-            move.summary = move.meter.summary(guest_bytes=0, wire_bytes=move.meter.wire_bytes, verified=True)
-            await self._settle(attempt.migration_id)
+            if move.source is not None:
+                move.meter.resumed_at = move.meter.resumed_at or self._clock.monotonic()
+                move.summary = move.source.summary(verified=answer.alive)
+            else:
+                move.meter.note = "the node was restarted on the way: what was counted before is not known"
+                move.summary = move.meter.summary(guest_bytes=0, wire_bytes=0, verified=answer.alive)
+            await self._settle(attempt.vm_id, attempt.migration_id, move.source)
             return True
         if answer.state == "lost":
             move.error = HandoverPendingError("the destination lost the VM before it ran; it runs on where it was")

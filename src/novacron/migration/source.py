@@ -162,6 +162,7 @@ class Source:
         """The guest is stopped: the last blocks, the last pages, the device state, until QEMU says: complete."""
         self._meter.phase = "switchover"
         self._meter.round = self._watch.rounds
+        self._meter.stopped_at = self._watch.stopped_at
         async with asyncio.timeout(SWITCHOVER_TIMEOUT_S):
             await self._disks.round()
             await self._disks.clean_up()
@@ -183,15 +184,18 @@ class Source:
     async def _see_it_run(self) -> MigrationSummary:
         """The destination says that the guest runs, and that it lives."""
         await self._expect(FrameType.RUNNING, ANSWER_TIMEOUT_S)
-        self._meter.stopped_at = self._watch.stopped_at
         self._meter.resumed_at = self._clock.monotonic() - self._channel.rtt_ms / 2000
         self._meter.phase = "verify"
         verified = unpack(await self._expect(FrameType.VERIFIED, VERIFY_TIMEOUT_S), Verified)
         self._meter.phase = "window"
+        return self.summary(verified=verified.alive)
+
+    def summary(self, *, verified: bool) -> MigrationSummary:
+        """What it came to, also when the destination's word came another way."""
         return self._meter.summary(
             guest_bytes=self._spec.memory_bytes + self._disks.in_use_bytes,
             wire_bytes=self._channel.wire_bytes_sent,
-            verified=verified.alive,
+            verified=verified,
         )
 
     def _disk_sender(self, answer: Answer) -> DiskSender:
@@ -240,8 +244,9 @@ class Source:
             self._out.socket.unlink(missing_ok=True)
 
     async def _listen(self) -> None:
-        """Frames of the destination: bytes for QEMU, and answers to whoever waits for them."""
-        while True:
+        """Frames of the destination, up to its last word: bytes for QEMU, and answers to whoever waits for them."""
+        kind = 0
+        while kind != FrameType.VERIFIED:  # after which the destination closes
             kind, body = await self._channel.receive()
             if kind == FrameType.RETURN:
                 if self._qemu is None:

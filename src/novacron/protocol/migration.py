@@ -169,3 +169,4 @@ class HandoverAnswer(Struct, frozen=True):
 
     state: str
     epoch: int
+    alive: bool = False  # of a running guest: it was seen to do something

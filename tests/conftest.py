@@ -58,7 +58,7 @@ async def make_driver(
     images = {
         KERNEL: (guest_files.kernel, "blob"),
         INITRD: (guest_files.initrd, "blob"),
-        DISK: (guest_files.disk, "raw"),
+        DISK: (guest_files.disk, "qcow2"),
     }
     ram = Path(tempfile.mkdtemp(prefix="nc-ram-", dir="/dev/shm"))
     drivers: list[QemuDriver] = []

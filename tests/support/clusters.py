@@ -129,7 +129,7 @@ class ClusterUnderTest:
         for name, path, image_format in (
             ("kernel", guest_files.kernel, "blob"),
             ("initrd", guest_files.initrd, "blob"),
-            ("disk", guest_files.disk, "raw"),
+            ("disk", guest_files.disk, "qcow2"),
         ):
             await self.controller.images.add(name, image_format, _chunks(path))
 

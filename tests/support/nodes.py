@@ -103,7 +103,7 @@ class Nodes:
         for image, path, image_format in (
             (KERNEL, guest_files.kernel, "blob"),
             (INITRD, guest_files.initrd, "blob"),
-            (DISK, guest_files.disk, "raw"),
+            (DISK, guest_files.disk, "qcow2"),
         ):
             data = path.read_bytes()
             ref = ImageRef(image, image_format, len(data), hashlib.sha256(data).hexdigest())
@@ -121,7 +121,7 @@ class Nodes:
         for image, path, image_format in (
             (KERNEL, guest_files.kernel, "blob"),
             (INITRD, guest_files.initrd, "blob"),
-            (DISK, guest_files.disk, "raw"),
+            (DISK, guest_files.disk, "qcow2"),
         ):
             (directory / image).symlink_to(path)
             ref = ImageRef(image, image_format, path.stat().st_size, "")

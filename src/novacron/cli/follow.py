@@ -3,7 +3,7 @@
 Following is only looking: Ctrl-C ends the look, and the migration goes on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -11,15 +11,13 @@ import click
 
 from novacron.cli.errors import UnverifiedError, WorkFailedError
 from novacron.cli.kinds import MIGRATIONS, Found
-from novacron.cli.progress import Bar, describe, options, summary_facts
+from novacron.cli.live import Show, live_line
+from novacron.cli.progress import summary_facts
 from novacron.cli.session import Session
 from novacron.cli.watching import Sight, watch_one
 from novacron.protocol.resources import Migration
 
 INTERRUPTED: Final = 130
-BAR_WIDTH: Final = 28
-REFRESH_HZ: Final = 4
-Show = Callable[[Migration, str], None]
 
 
 def follow(session: Session, reference: str) -> None:
@@ -75,7 +73,7 @@ def _shown(session: Session) -> Iterator[Show]:
     if session.output.streams:
         yield _lines(session)
     elif session.output.for_people:
-        with _live(session) as show:
+        with live_line(session.context_flag) as show:
             yield show
     else:
         yield lambda _migration, _lost: None
@@ -90,30 +88,6 @@ def _lines(session: Session) -> Show:
             session.output.record(migration)
 
     return show
-
-
-@contextmanager
-def _live(session: Session) -> Iterator[Show]:
-    from rich.console import Group  # noqa: PLC0415 - only when drawing on a terminal
-    from rich.live import Live  # noqa: PLC0415 - only when drawing on a terminal
-    from rich.progress_bar import ProgressBar  # noqa: PLC0415 - only when drawing on a terminal
-    from rich.table import Table  # noqa: PLC0415 - only when drawing on a terminal
-    from rich.text import Text  # noqa: PLC0415 - only when drawing on a terminal
-
-    bar = Bar()
-
-    def drawn(migration: Migration, lost: str) -> Group:
-        fraction = bar.advance(migration)
-        line = Table.grid(padding=(0, 1))
-        route = Text(f"{migration.vm_name}  {migration.source_cluster} → {migration.target_cluster}", style="bold")
-        line.add_row(
-            ProgressBar(total=1.0, completed=fraction, width=BAR_WIDTH), f"{fraction:4.0%}", describe(migration)
-        )
-        note = lost and f"{lost}; trying again"
-        return Group(route, line, Text(note or options(migration, session.context_flag), style="yellow"))
-
-    with Live(refresh_per_second=REFRESH_HZ, transient=True) as live:
-        yield lambda migration, lost: live.update(drawn(migration, lost), refresh=True)
 
 
 def _tell(session: Session, end: Found[Migration]) -> None:

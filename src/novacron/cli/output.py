@@ -70,7 +70,7 @@ class Output:
             click.echo(empty, err=True)
         else:
             titles = [column.title for column in columns]
-            _table(titles, [[column.cell(item.value) for column in columns] for item in found])
+            table(titles, [[column.cell(item.value) for column in columns] for item in found])
 
     def facts(self, found: Found[T], facts: Iterable[tuple[str, str]]) -> None:
         """One thing: its fields for programs, ``facts`` (name, text) for people; facts without a text are left out."""
@@ -130,7 +130,8 @@ def json_line(document: Any) -> str:
     return msgspec.json.encode(document).decode()
 
 
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns: drawn on a terminal, plain in a pipe."""
     if sys.stdout.isatty():
         _draw(titles, rows)
         return

@@ -59,7 +59,7 @@ def format_size(size_bytes: float) -> str:
     """``size_bytes`` with three figures and a binary unit."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size_bytes) < KIB:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.3g} {unit}"
+            return f"{size_bytes:.0f} {unit}" if unit == "B" or size_bytes >= 1000 else f"{size_bytes:.3g} {unit}"  # noqa: PLR2004 - .3g would write 1e+03
         size_bytes /= KIB
     return f"{size_bytes:.3g} TiB"
 

@@ -13,7 +13,9 @@ PROCESSES: Final[Mapping[str, Lazy]] = {
     "up": Lazy("novacron.launch.up:command", "Run a controller and a node on this machine."),
     "controller": Lazy("novacron.launch.commands:controller", "Run the controller of a cluster; show and save it."),
     "node": Lazy("novacron.launch.commands:node", "Run the agent of a node; list, show and invite nodes."),
-    "demo": Lazy("novacron.launch.demo:command", "Move a guest between two clusters, and see that it arrives whole."),
+    "demo": Lazy(
+        "novacron.launch.demo.command:command", "Move a guest between two clusters, and see that it arrives whole."
+    ),
     "bench": Lazy("novacron.launch.bench:command", "Measure."),
 }
 

@@ -87,13 +87,18 @@ class Meter:
             rate_bytes_s=rate,
             wire_rate_bytes_s=wire_rate,
             dirty_rate_bytes_s=self.dirty_rate_bytes_s,
-            eta_ms=0 if settled else round(left / rate * 1000) if rate > 0 else None,
+            eta_ms=0 if settled else self._eta_ms(left, rate),
             wire_bytes=self.wire_bytes,
             rtt_ms=self.rtt_ms,
             converging=True if settled else self._converging,
             note=self.note,
             split=total.split(),
         )
+
+    def _eta_ms(self, left_bytes: int, rate_bytes_s: float) -> int | None:
+        """None until there is a rate worth believing."""
+        seen_s = self._samples[-1][0] - self._samples[0][0]
+        return round(left_bytes / rate_bytes_s * 1000) if seen_s >= RATE_WINDOW_S / 2 and rate_bytes_s > 0 else None
 
     def _rates(self) -> tuple[float, float]:
         """Guest and wire bytes a second over the last window."""

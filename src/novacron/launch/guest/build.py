@@ -21,7 +21,7 @@ MODULES: Final = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "e
 DISK_BYTES: Final = GIB
 CONTENT_BYTES: Final = 150 * MIB  # of real files on the disk
 EPOCH: Final = "1700000000"  # every time stamp: equal sources give equal bytes
-FORMAT: Final = "3"
+FORMAT: Final = "4"
 
 
 class GuestBuildError(NovaCronError):
@@ -32,7 +32,7 @@ class GuestBuildError(NovaCronError):
 
 @dataclass(frozen=True, slots=True)
 class GuestFiles:
-    """What the demo guest boots from; ``disk`` is a raw image."""
+    """What the demo guest boots from; ``disk`` is a qcow2 image."""
 
     kernel: Path
     initrd: Path
@@ -47,7 +47,7 @@ class GuestFiles:
 def build(directory: Path) -> GuestFiles:
     """The guest's files in ``directory``, made once for each version of their sources; raises GuestBuildError."""
     target = directory / _version()
-    guest = GuestFiles(target / "vmlinuz", target / "initrd", target / "disk.raw")
+    guest = GuestFiles(target / "vmlinuz", target / "initrd", target / "disk.qcow2")
     if guest.complete:
         return guest
     directory.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def build(directory: Path) -> GuestFiles:
         made.mkdir()
         shutil.copyfile(kernel, made / "vmlinuz")
         _initramfs(work, modules, made / "initrd")
-        _disk(work, modules, made / "disk.raw")
+        _disk(work, modules, made / "disk.qcow2")
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
     return guest
@@ -144,8 +144,10 @@ def _disk(work: Path, modules: Path, target: Path) -> None:
         used += path.stat().st_size
     for path in (content, *content.rglob("*")):
         os.utime(path, (int(EPOCH), int(EPOCH)))
-    with target.open("wb") as file:
+    raw = work / "disk.raw"
+    with raw.open("wb") as file:
         file.truncate(DISK_BYTES)
     options = "lazy_itable_init=0,lazy_journal_init=0,hash_seed=11111111-1111-4111-8111-111111111111"
     uuid = "22222222-2222-4222-8222-222222222222"
-    _run("/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-U", uuid, "-E", options, "-d", str(content), str(target))
+    _run("/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-U", uuid, "-E", options, "-d", str(content), str(raw))
+    _run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(target))

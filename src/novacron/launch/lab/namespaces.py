@@ -21,7 +21,7 @@ PREFIX: Final = "ncron"
 FOLDER: Final = Path("/run/netns")
 DEVICE: Final = "link0"
 ADDRESSES: Final = ("10.213.0.1", "10.213.0.2")
-PORTS: Final = {"controller": 7440, "node": 7441}
+PORTS: Final = {"controller": 7440, "node": 7441, "stock-ram": 7442, "stock-disk": 7443}
 COUNTERS: Final = struct.Struct("6Q")
 RELAY: Final = files("novacron.launch.lab") / "link_relay"
 

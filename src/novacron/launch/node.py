@@ -1,0 +1,79 @@
+"""``novacron node``: the agent of one hypervisor host."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+
+from novacron.agent import membership
+from novacron.agent.agent import Agent
+from novacron.agent.membership import Membership
+from novacron.core.clock import SystemClock
+from novacron.core.errors import InvalidInputError
+from novacron.core.settings import NodeSettings, default_data_dir, load
+from novacron.launch import places
+from novacron.launch.serving import address_of, bind, host_label, ready_option, tell_ready, until_signal
+from novacron.wire.credentials import Credentials
+
+FILE_PREFIX = "@"
+
+
+@asynccontextmanager
+async def serving_node(settings: NodeSettings, invitation: str) -> AsyncIterator[tuple[Agent, Membership]]:
+    """A node that serves; it joins by ``invitation`` unless it has joined before."""
+    clock = SystemClock()
+    data_dir = Path(settings.data_dir) if settings.data_dir else default_data_dir("node")
+    listener = bind(settings.listen, "the node")
+    address = address_of(listener)
+    member = membership.joined(data_dir)
+    if member is None:
+        if not invitation:
+            raise InvalidInputError(
+                "this node has not joined a cluster: give it an invitation",
+                next_command="novacron node invite (at the controller), then novacron node --invitation TEXT",
+            )
+        name = settings.name or host_label()
+        member = await membership.join(data_dir, invitation, name=name, address=address, clock=clock)
+    credentials = Credentials.load(membership.credentials_dir(data_dir), clock)
+    agent = Agent(
+        node_id=member.node_id,
+        data_dir=data_dir,
+        run_dir=places.private(Path(settings.run_dir) if settings.run_dir else places.run_dir(data_dir)),
+        ram_dir=places.private(Path(settings.ram_dir) if settings.ram_dir else places.ram_dir(data_dir)),
+        credentials=credentials,
+        clock=clock,
+    )
+    await agent.start(listener, settings.advertise)
+    attending = asyncio.create_task(membership.attend(member, credentials, data_dir, address, clock))
+    try:
+        yield agent, member
+    finally:
+        attending.cancel()
+        await asyncio.gather(attending, return_exceptions=True)
+        await agent.stop()
+
+
+@click.command()
+@click.option("--data-dir", help="Folder of the node's state and of its VMs' disks.")
+@click.option("--ram-dir", help="Folder on tmpfs for guests' RAM.")
+@click.option("--run-dir", help="Folder for sockets.")
+@click.option("--listen", help="HOST:PORT for the controller and other nodes.")
+@click.option("--advertise", help="HOST:PORT at which nodes of other sites reach it, if not as bound.")
+@click.option("--name", help="Name of the node, given when it joins.")
+@click.option("--invitation", default="", help="Text of `novacron node invite`, or @FILE; needed once.")
+@ready_option
+def command(ready_fd: int | None, invitation: str, **flags: str | None) -> None:
+    """Run the agent of a hypervisor host. Its VMs outlive it."""
+    settings = load(flags={f"node.{name}": value for name, value in flags.items()}).settings.node
+    if invitation.startswith(FILE_PREFIX):
+        invitation = Path(invitation.removeprefix(FILE_PREFIX)).read_text().strip()
+    asyncio.run(_run(settings, invitation, ready_fd))
+
+
+async def _run(settings: NodeSettings, invitation: str, ready_fd: int | None) -> None:
+    async with serving_node(settings, invitation) as (agent, member):
+        click.echo(f"node {member.name} of cluster {member.cluster_name} at {agent.address}")
+        tell_ready(ready_fd, {"node_id": member.node_id, "address": agent.address})
+        await until_signal()

@@ -14,7 +14,6 @@ READ: Final = {"permission": "read"}
 WRITE: Final = {"permission": "write"}
 ADMIN: Final = {"permission": "admin"}
 PERMISSIONS: Final = frozenset({"public", "page", "read", "write", "admin"})
-COOKIE: Final = "novacron_session"
 SIGN_IN: Final = "novacron context show (it says which token is used)"
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -29,7 +28,7 @@ def guard(connection: Connection, handler: BaseRouteHandler) -> None:
     if permission not in PERMISSIONS:
         raise NoPermissionError("this route is closed: it declares no permission")
     controller: Controller = connection.app.state.controller
-    token, by_cookie = _token(connection)
+    token, by_cookie = _token(connection, cookie_name(controller))
     if not token:
         raise NotSignedInError("sign in first: the request carries no token", next_command=SIGN_IN)
     if not controller.admin_token_matches(token):
@@ -38,11 +37,16 @@ def guard(connection: Connection, handler: BaseRouteHandler) -> None:
         raise NoPermissionError("a page of another site may not act here")
 
 
-def _token(connection: Connection) -> tuple[str, bool]:
+def cookie_name(controller: Controller) -> str:
+    """Of the session: a browser sends the cookies of one host to all its ports, and two clusters may be there."""
+    return f"novacron-{controller.cluster.name}"
+
+
+def _token(connection: Connection, cookie: str) -> tuple[str, bool]:
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return token.strip(), False
-    return connection.cookies.get(COOKIE, ""), True
+    return connection.cookies.get(cookie, ""), True
 
 
 def _from_own_page(connection: Connection) -> bool:

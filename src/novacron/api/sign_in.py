@@ -4,7 +4,7 @@ from litestar import Response, get
 from litestar.datastructures import Cookie
 from litestar.response import Redirect
 
-from novacron.api.auth import COOKIE, PUBLIC
+from novacron.api.auth import PUBLIC, cookie_name
 from novacron.api.errors import NotSignedInError
 from novacron.api.given import FromQuery, ServedController
 
@@ -16,7 +16,7 @@ async def sign_in(controller: ServedController, token: FromQuery[str] = "") -> R
         raise NotSignedInError(
             "the token is not one of this cluster", next_command="novacron context show (on the controller's machine)"
         )
-    session = Cookie(COOKIE, value=token.strip(), path="/", httponly=True, samesite="strict")
+    session = Cookie(cookie_name(controller), value=token.strip(), path="/", httponly=True, samesite="strict")
     return Redirect("/", status_code=303, cookies=[session])
 
 

@@ -16,7 +16,7 @@ PROCESSES: Final[Mapping[str, Lazy]] = {
     "demo": Lazy(
         "novacron.launch.demo.command:command", "Move a guest between two clusters, and see that it arrives whole."
     ),
-    "bench": Lazy("novacron.launch.bench:command", "Measure."),
+    "bench": Lazy("novacron.launch.bench.command:command", "Measure."),
 }
 
 controller = ProcessGroup(

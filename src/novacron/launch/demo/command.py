@@ -62,7 +62,8 @@ async def _demo(link: Link, seed: int, story: Story, *, compare: bool, keep: boo
         stack.callback(shutil.rmtree, directory)
         lab = await stack.enter_async_context(open_lab(link, SITES))
         story.lab(lab)
-        a, b = [await stack.enter_async_context(DemoSite.running(name, lab, directory)) for name in SITES]
+        sites = (DemoSite.running(name, lab, directory, tell=story.say) for name in SITES)
+        a, b = await asyncio.gather(*map(stack.enter_async_context, sites))
         trips = await _journey(a, b, guest, seed, story)
         peers: tuple[StockResult, ...] = ()
         if compare:

@@ -46,3 +46,8 @@ async def open_lab(link: Link, sites: tuple[str, str]) -> AsyncIterator[Lab]:
         yield lab
     finally:
         await lab.remove()
+
+
+def crossed(lab: Lab) -> int:
+    """Bytes that have crossed the link so far, both directions together."""
+    return sum(direction.bytes for direction in lab.counters())

@@ -14,7 +14,7 @@ from novacron.hypervisor.qemu.accelerator import choose_accelerator, find_qemu
 from novacron.hypervisor.qemu.command import Launch
 from novacron.hypervisor.spec import DiskSpec, KernelBoot, VmSpec, fit_memory
 from novacron.launch.guest.build import DISK_BYTES, GuestFiles
-from novacron.launch.lab.lab import Lab
+from novacron.launch.lab.lab import Lab, crossed
 from novacron.launch.stock.contender import Contender
 from novacron.launch.stock.instance import StockInstance
 from novacron.launch.stock.move import Ports, StockFigures, StockMove
@@ -59,10 +59,10 @@ async def race(lab: Lab, sites: Sequence[str], contender: Contender, entry: Entr
             async with source.console() as console:
                 await console.wait_for("t")
             async with StockInstance.running(lab, sites[1], there) as target:
-                before = _crossed(lab)
+                before = crossed(lab)
                 move = StockMove(source, target, contender, Ports.of(lab, sites[1]), disk=DISK)
                 figures = await move.run(downtime_ms=entry.downtime_ms, give_up_s=entry.give_up_s)
-                link_bytes = _crossed(lab) - before
+                link_bytes = crossed(lab) - before
                 async with (target if figures.converged else source).console() as console:
                     found = await console.check(contender.name.replace(" ", "-"))
     return StockResult(contender.name, figures, link_bytes, found["errors"] + found["lost"] + found["doubled"])
@@ -92,7 +92,3 @@ async def _launch(directory: Path, ram_path: Path, entry: Entry) -> Launch:
         kernel=entry.guest.kernel,
         initrd=entry.guest.initrd,
     )
-
-
-def _crossed(lab: Lab) -> int:
-    return sum(direction.bytes for direction in lab.counters())

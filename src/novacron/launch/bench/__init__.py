@@ -1,0 +1,1 @@
+"""``novacron bench``: figures, always as ratios to a peer in the same run."""

@@ -1,0 +1,10 @@
+"""The benchmarks, by name."""
+
+from typing import Final
+
+from novacron.cli.lazy import Lazy, LazyGroup
+
+BENCHMARKS: Final = {
+    "migration": Lazy("novacron.launch.bench.migration:command", "A guest that works, against stock QEMU."),
+}
+command = LazyGroup("bench", BENCHMARKS, help="Measure against a peer in the same run.")

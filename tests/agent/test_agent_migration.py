@@ -1,13 +1,15 @@
 """Two real agents hand a real guest to each other."""
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 
 from novacron.core.errors import RemoteError
+from novacron.hypervisor.errors import QemuDiedError
 from novacron.migration.frames import FrameType
 from novacron.protocol.migration import MigrationPolicy, MigrationReport
-from novacron.protocol.node import Nothing, VmRef, VmReport, VmStop
+from novacron.protocol.node import NodeEvent, Nothing, VmRef, VmReport, VmStop
 from novacron.wire.channel import ParallelChannel
 from novacron.wire.errors import ConnectionBrokenError
 from support.nodes import VM
@@ -172,3 +174,25 @@ async def test_a_destination_that_died_after_ready_gives_the_vm_back(nodes, monk
     async with nodes.console("a") as guest:
         found = await guest.check("after")
     assert (found["errors"], found["lost"]) == (0, 0)
+
+
+@pytest.mark.xdist_group("qemu-1")
+async def test_a_qemu_that_dies_by_itself_is_told_and_a_fault_of_one_look_ends_nothing(nodes, monkeypatch):
+    vms = nodes.agents["a"]._vms
+    looks, faults = vms.looks, []
+
+    async def look_once_in_vain():
+        if not faults:
+            faults.append("once")
+            raise QemuDiedError("it died while it was asked")
+        return await looks()
+
+    monkeypatch.setattr(vms, "looks", look_once_in_vain)
+    await nodes.boot("a")
+    (machine,) = await nodes.agents["a"]._driver.adopt(VM)
+    await machine.process.kill()
+    async with asyncio.timeout(30), aclosing(nodes.clients["a"].stream("node.watch", Nothing(), NodeEvent)) as told:
+        async for event in told:
+            if event.vm is not None and event.vm.state == "stopped":
+                break
+    assert faults

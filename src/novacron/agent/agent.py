@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, Self
 
+import structlog
+
 from novacron.agent.events import Events
 from novacron.agent.images import Images
 from novacron.agent.incoming import IncomingMigrations
@@ -14,6 +16,7 @@ from novacron.agent.outgoing import OutgoingMigrations
 from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.ids import NodeId, VmId
+from novacron.hypervisor.errors import HypervisorError
 from novacron.hypervisor.qemu.driver import QemuDriver
 from novacron.migration.handover import Role
 from novacron.protocol.migration import (
@@ -43,6 +46,7 @@ from novacron.wire.identity import SpiffeId
 from novacron.wire.server import Server
 
 LOOK_EVERY_S: Final = 2.0
+log = structlog.get_logger()
 
 
 class Agent:
@@ -141,10 +145,13 @@ class Agent:
         """Tell of VMs that changed by themselves: a guest that shut down, a QEMU that died."""
         seen: dict[VmId, VmReport] = {}
         while True:
-            for report in await self._vms.looks():
-                if seen.get(report.vm_id) != report:
-                    self._events.publish(NodeEvent(vm=report))
-                seen[report.vm_id] = report
+            try:
+                for report in await self._vms.looks():
+                    if seen.get(report.vm_id) != report:
+                        self._events.publish(NodeEvent(vm=report))
+                    seen[report.vm_id] = report
+            except HypervisorError as error:  # a QEMU that dies while it is asked: the next look sees it gone
+                log.info("look_failed", cause=error.cause)
             await self._clock.sleep(LOOK_EVERY_S)
 
     def _register(self) -> None:

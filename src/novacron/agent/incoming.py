@@ -240,6 +240,7 @@ class IncomingMigrations:
             await self._lose(attempt)
         elif attempt.state is State.RUNNING:
             await self._let_run(attempt)
+            await self._vms.publish(attempt.vm_id)
 
     async def _watch_over(self, attempt: Attempt) -> None:
         """While no channel is open: ask the source what became of it, for ever. Nobody else can tell."""

@@ -26,8 +26,7 @@ class FrameType(IntEnum):
     DISK = 4  # source: a disk's index (u8), then a batch of blocks
     RELAY = 5  # source: bytes for the destination's QEMU
     RETURN = 6  # destination: bytes for the source's QEMU
-    FLUSH = 7  # source: make the disks durable; answered by FLUSHED when done
-    FLUSHED = 8
+    FLUSH = 7  # source: make the disks durable; READY says that they are
     READY = 9  # destination: all is here and durable, at this epoch
     COMMIT = 10  # source: handed over; run
     RUNNING = 11  # destination: it runs
@@ -54,12 +53,6 @@ class Answer(Struct, frozen=True):
 
     ram_known: bool
     disks_known: bool
-
-
-class Flush(Struct, frozen=True):
-    """One request to make disks durable; ``number`` tells its answer from others."""
-
-    number: int
 
 
 class Ready(Struct, frozen=True):

@@ -27,7 +27,6 @@ from novacron.migration.frames import (
     Answer,
     Commit,
     Failed,
-    Flush,
     FrameType,
     Offer,
     Ready,
@@ -166,7 +165,7 @@ class Source:
         async with asyncio.timeout(SWITCHOVER_TIMEOUT_S):
             await self._disks.round()
             await self._disks.clean_up()
-            await self._channel.send(FrameType.FLUSH, pack(Flush(1)))
+            await self._channel.send(FrameType.FLUSH, b"")
             await self._machine.continue_migration()
             ready = unpack(await self._expect(FrameType.READY, SWITCHOVER_TIMEOUT_S), Ready)
             if ready.epoch != self._out.epoch:

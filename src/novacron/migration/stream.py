@@ -45,7 +45,6 @@ COMMAND_POSTCOPY_ADVISE: Final = 3
 RELAYED_COMMANDS: Final = frozenset({COMMAND_OPEN_RETURN_PATH, COMMAND_PING, COMMAND_POSTCOPY_ADVISE, 11})
 
 MAX_CONFIGURATION_BYTES: Final = 64 * 1024
-MAX_COMMAND_BYTES: Final = 64 * 1024
 MAX_BLOCKS: Final = 64
 MAX_WAITING_BYTES: Final = 1 << 20  # what may lie unread between two feeds: one table of blocks at the most
 

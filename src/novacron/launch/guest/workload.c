@@ -3,7 +3,8 @@
  *
  * A page's content is a function of the seed, its number and its version; versions are kept apart from the pages, so a
  * page that was lost, stale, torn or swapped shows. Records are numbered and chained by a checksum; how many there must
- * be is kept in memory, so a disk that lost a write, or came back older than the memory, shows.
+ * be is kept in memory, so a disk that lost a write, or came back older than the memory, shows. After a cold boot the
+ * chain goes on from the disk: "kept" says how many records were there, whole.
  *
  * On the console: a status line (JSON) each second; "check" verifies everything; "rate N" sets pages dirtied a second.
  */
@@ -33,7 +34,7 @@ static uint32_t hot_pages = 12288, cold_pages = 40960;
 static uint64_t rate = 10000, records_s = 20;
 static uint8_t *hot, *cold;
 static uint32_t *versions;
-static uint64_t dirtied, record_count, chain, errors;
+static uint64_t dirtied, record_count, kept, chain, errors;
 static int log_fd = -1;
 
 static uint64_t mix(uint64_t x) {  /* splitmix64 */
@@ -180,6 +181,21 @@ static void check_records(uint64_t *lost, uint64_t *doubled, uint64_t *wrong) {
     *lost = record_count - number;
 }
 
+/* After a cold boot: go on behind the records of the life before; one that is not whole is an error, and is cut off. */
+static void take_up_records(void) {
+    struct record found, wanted;
+    while (pread(log_fd, &found, RECORD, (off_t)record_count * RECORD) == RECORD) {
+        build_record(&wanted, record_count, chain);
+        if (memcmp(&found, &wanted, RECORD)) break;
+        chain = wanted.check;
+        record_count++;
+    }
+    kept = record_count;
+    off_t end = (off_t)record_count * RECORD;
+    if (lseek(log_fd, 0, SEEK_END) != end) errors++;
+    if (ftruncate(log_fd, end)) errors++;
+}
+
 static void check(const char *tag) {
     uint64_t lost, doubled, wrong, pages = check_pages();
     check_records(&lost, &doubled, &wrong);
@@ -250,8 +266,9 @@ static void prepare(void) {
         write_header(hot + (size_t)n * PAGE, n, 0);
     }
     for (uint32_t n = 0; n < cold_pages; n++) fill_base(cold + (size_t)n * PAGE, n);
-    log_fd = open(LOG_PATH, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    log_fd = open(LOG_PATH, O_RDWR | O_CREAT, 0600);
     if (log_fd < 0) printf("{\"error\":\"log\",\"errno\":%d}\n", errno);
+    else take_up_records();
 }
 
 int main(int count, char **arguments) {
@@ -273,9 +290,9 @@ int main(int count, char **arguments) {
         }
         listen_to_console();
         if (now - said >= 1000000) {
-            printf("{\"t\":%llu,\"pages_dirtied\":%llu,\"records\":%llu,\"errors\":%llu}\n",
+            printf("{\"t\":%llu,\"pages_dirtied\":%llu,\"records\":%llu,\"kept\":%llu,\"errors\":%llu}\n",
                    (unsigned long long)(now - begin) / 1000, (unsigned long long)dirtied,
-                   (unsigned long long)record_count, (unsigned long long)errors);
+                   (unsigned long long)record_count, (unsigned long long)kept, (unsigned long long)errors);
             said = now;
         }
         usleep(5000);

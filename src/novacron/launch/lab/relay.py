@@ -35,9 +35,9 @@ class _Direction:
                 await waiting.put((await self._pass(len(data)), data))
             await waiting.put((self._free_at, b""))
             await sending
+            writer.write_eof()  # the other direction may have more to say
         finally:
             sending.cancel()
-            writer.close()
 
     async def _pass(self, size: int) -> float:
         """Wait for room on the link; when the last byte arrives at the other end."""
@@ -119,7 +119,18 @@ class RelayLab:
         other = next(name for name in self._sites if name != site)
         with contextlib.suppress(OSError):
             far_reader, far_writer = await asyncio.open_connection(sock=accepted)
-            near_reader, near_writer = await asyncio.open_connection("127.0.0.1", port)
-            await asyncio.gather(
-                self._ways[other].carry(far_reader, near_writer), self._ways[site].carry(near_reader, far_writer)
-            )
+            async with _closing(far_writer):
+                near_reader, near_writer = await asyncio.open_connection("127.0.0.1", port)
+                async with _closing(near_writer):
+                    await asyncio.gather(
+                        self._ways[other].carry(far_reader, near_writer),
+                        self._ways[site].carry(near_reader, far_writer),
+                    )
+
+
+@asynccontextmanager
+async def _closing(writer: StreamWriter) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        writer.close()

@@ -1,0 +1,231 @@
+"""Pages and blocks arrive as they were, however they are told; what is damaged is refused and touches nothing else."""
+
+import random
+from array import array
+
+import blake3
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from content import reference
+from novacron.content.batch import pack_batch, unpack_batch
+from novacron.content.blocks import BlockEncoder, decode_blocks
+from novacron.content.codec import decode, encode
+from novacron.content.digest import digest_blocks
+from novacron.content.errors import MalformedContentError
+from novacron.content.pages import NO_DATA, Encoded, PageEncoder, apply_pages
+from novacron.core.units import PAGE_BYTES
+
+KEY = bytes(range(32))
+PAGES = 24
+UNCHANGED, ZEROS, COPIES, DELTAS, LITERALS = range(5)
+
+
+def noise(seed: int) -> bytes:
+    return random.Random(seed).randbytes(PAGE_BYTES)
+
+
+def touched(page: bytes, places: list[int]) -> bytes:
+    changed = bytearray(page)
+    for place in places:
+        changed[place % PAGE_BYTES] ^= 0x5A
+    return bytes(changed)
+
+
+CONTENT = st.one_of(
+    st.none(),
+    st.just(bytes(PAGE_BYTES)),
+    st.integers(0, 5).map(noise),
+    st.builds(touched, st.integers(0, 2).map(noise), st.lists(st.integers(0, PAGE_BYTES - 1), max_size=9)),
+)
+BATCH = st.lists(st.tuples(st.integers(0, PAGES - 1), CONTENT), max_size=40)
+
+
+def encoded(encoder: PageEncoder, batch) -> Encoded:
+    data, numbers, positions = bytearray(b"head"), array("I"), array("I")
+    for number, content in batch:
+        numbers.append(number)
+        positions.append(NO_DATA if content is None else len(data))
+        data += content or b""
+    return encoder.encode(numbers, positions, bytes(data))
+
+
+@given(batches=st.lists(BATCH, max_size=4), before=st.lists(CONTENT, min_size=PAGES, max_size=PAGES))
+@settings(max_examples=200, deadline=None)
+def test_what_is_told_is_what_the_other_side_has_then(batches, before):
+    start = b"".join(content or bytes(PAGE_BYTES) for content in before)
+    shadow, ram, model, wanted = bytearray(start), bytearray(start), bytearray(start), bytearray(start)
+    encoder = PageEncoder(shadow, KEY)
+    for batch in batches:
+        told = encoded(encoder, batch)
+        for number, content in batch:
+            wanted[number * PAGE_BYTES : (number + 1) * PAGE_BYTES] = content or bytes(PAGE_BYTES)
+        apply_pages(ram, unpack_batch(pack_batch(told, level=1).body))
+        reference.apply(model, told.ops, told.literals, told.deltas)
+        assert sum(told.counts) == len(batch)
+        assert len(told.literals) == told.counts[LITERALS] * PAGE_BYTES
+        assert ram == model == wanted == shadow
+    assert encoder.root() == PageEncoder(bytearray(wanted), KEY).root()
+
+
+def classes(shadow: bytearray, *batch) -> tuple[int, ...]:
+    return encoded(PageEncoder(shadow, KEY), batch).counts
+
+
+def test_each_page_is_told_in_the_cheapest_way():
+    held = bytearray(noise(1) + noise(2) + bytes(PAGE_BYTES))
+    assert classes(bytearray(held), (0, noise(1)))[UNCHANGED] == 1
+    assert classes(bytearray(held), (2, None))[UNCHANGED] == 1
+    assert classes(bytearray(held), (0, bytes(PAGE_BYTES)))[ZEROS] == 1
+    assert classes(bytearray(held), (2, noise(1)))[COPIES] == 1
+    assert classes(bytearray(held), (0, touched(noise(1), [7])))[DELTAS] == 1
+    assert classes(bytearray(held), (0, noise(9)))[LITERALS] == 1
+    assert classes(bytearray(held), (2, noise(9)), (1, noise(9)))[COPIES] == 1
+
+
+def test_a_page_that_was_overwritten_is_no_source_any_more():
+    shadow = bytearray(noise(1) + bytes(2 * PAGE_BYTES))
+    ram = bytearray(shadow)
+    told = encoded(PageEncoder(shadow, KEY), [(0, noise(2)), (1, noise(1))])
+    apply_pages(ram, told)
+    assert told.counts[COPIES] == 0
+    assert ram == shadow == bytearray(noise(2) + noise(1) + bytes(PAGE_BYTES))
+
+
+@pytest.mark.parametrize("pages", [0, 1, 7, 8, 9, 64])
+def test_digests_are_blake3_under_a_key_cut_to_128_bits(pages):
+    data = random.Random(pages).randbytes(pages * PAGE_BYTES)
+    blocks = [data[at : at + PAGE_BYTES] for at in range(0, len(data), PAGE_BYTES)]
+    assert digest_blocks(data, KEY) == b"".join(blake3.blake3(block, key=KEY).digest(16) for block in blocks)
+    assert not pages or digest_blocks(data, KEY) != digest_blocks(data, bytes(32))
+
+
+def test_digests_want_whole_blocks():
+    with pytest.raises(ValueError, match="whole number"):
+        digest_blocks(bytes(PAGE_BYTES + 1), KEY)
+
+
+def test_an_encoder_refuses_pages_and_data_outside():
+    encoder = PageEncoder(bytearray(2 * PAGE_BYTES), KEY)
+    with pytest.raises(ValueError, match=r".+"):
+        encoder.encode(array("I", [2]), array("I", [NO_DATA]), b"")
+    with pytest.raises(ValueError, match=r".+"):
+        encoder.encode(array("I", [0]), array("I", [1]), bytes(PAGE_BYTES))
+
+
+def test_damaged_batches_are_refused_and_write_nothing_outside():
+    rng = random.Random(4)
+    shadow = bytearray(noise(1) + noise(2) + bytes(6 * PAGE_BYTES))
+    start = bytes(shadow)
+    told = encoded(
+        PageEncoder(shadow, KEY),
+        [(0, touched(noise(1), [3, 900])), (3, noise(1)), (4, noise(7)), (1, None), (5, noise(2))],
+    )
+    body = pack_batch(told, level=1).body
+    refused = 0
+    for _ in range(4000):
+        damaged = bytearray(body)
+        for _ in range(rng.randrange(1, 4)):
+            damaged[rng.randrange(min(len(damaged), 60)) if rng.random() < 0.7 else rng.randrange(len(damaged))] ^= (
+                1 << rng.randrange(8)
+            )
+        fence = bytearray(b"\xaa" * PAGE_BYTES + start + b"\xaa" * PAGE_BYTES)
+        try:
+            apply_pages(memoryview(fence)[PAGE_BYTES:-PAGE_BYTES], unpack_batch(damaged))
+        except MalformedContentError:
+            refused += 1
+        assert fence[:PAGE_BYTES] == fence[-PAGE_BYTES:] == b"\xaa" * PAGE_BYTES
+    assert refused > 2000
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        Encoded(bytes([9, 0, 1]), b"", b"", (0,) * 5),  # an unknown kind
+        Encoded(bytes([1, 0, 0]), b"", b"", (0,) * 5),  # no page
+        Encoded(bytes([1, 0, 99]), b"", b"", (0,) * 5),  # more pages than there are
+        Encoded(bytes([2, 0, 1, 99]), b"", b"", (0,) * 5),  # a source outside
+        Encoded(bytes([4, 0, 1]), b"x" * 4095, b"", (0,) * 5),  # a literal that ends too early
+        Encoded(b"", b"x" * 4096, b"", (0,) * 5),  # a literal that nobody takes
+        Encoded(bytes([3, 0, 1]), b"", b"\xff\xff\x03\x01x\0\0", (0,) * 5),  # a patch that leaves its page
+        Encoded(bytes([1, 0]), b"", b"", (0,) * 5),  # an operation that ends too early
+        Encoded(bytes([1, *[0x80] * 10, 1]), b"", b"", (0,) * 5),  # a number that does not end
+    ],
+)
+def test_every_way_of_being_malformed_is_refused(told):
+    with pytest.raises(MalformedContentError):
+        apply_pages(bytearray(4 * PAGE_BYTES), told)
+
+
+def write_all(disk: bytearray, told: Encoded) -> None:
+    for offset, content in decode_blocks(told, len(disk), lambda at, length: bytes(disk[at : at + length])):
+        data = bytes(content) if isinstance(content, int) else content
+        disk[offset : offset + len(data)] = data
+
+
+@given(writes=st.lists(st.tuples(st.integers(0, PAGES - 1), st.lists(CONTENT, min_size=1, max_size=6)), max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_blocks_of_a_disk_arrive_as_they_were(writes):
+    here, there = bytearray(PAGES * PAGE_BYTES), bytearray(PAGES * PAGE_BYTES)
+    encoder = BlockEncoder(len(here), KEY, fresh=True)
+    for first, contents in writes:
+        contents = contents[: PAGES - first]  # noqa: PLW2901 - what lies on the disk
+        data = b"".join(content or bytes(PAGE_BYTES) for content in contents)
+        here[first * PAGE_BYTES : first * PAGE_BYTES + len(data)] = data
+        told = encoder.encode(first * PAGE_BYTES, data)
+        write_all(there, unpack_batch(pack_batch(told, level=1).body))
+        assert sum(told.counts) == len(contents)
+    assert there == here
+
+
+def test_zeros_on_a_disk_that_is_not_fresh_are_told():
+    there = bytearray(noise(1))
+    write_all(there, BlockEncoder(PAGE_BYTES, KEY, fresh=False).encode(0, bytes(PAGE_BYTES)))
+    assert there == bytes(PAGE_BYTES)
+    assert BlockEncoder(PAGE_BYTES, KEY, fresh=True).encode(0, bytes(PAGE_BYTES)).ops == b""
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        Encoded(bytes([3, 0, 1]), b"", b"\0\0", (0,) * 5),  # blocks have no patches
+        Encoded(bytes([4, 0, 1]), b"short", b"", (0,) * 5),
+        Encoded(b"", b"left over", b"", (0,) * 5),
+        Encoded(bytes([1, 0, 0xFF, 0x7F]), b"", b"", (0,) * 5),
+    ],
+)
+def test_malformed_blocks_are_refused(told):
+    with pytest.raises(MalformedContentError):
+        write_all(bytearray(4 * PAGE_BYTES), told)
+
+
+@pytest.mark.parametrize("level", [0, -5, 1, 9])
+@pytest.mark.parametrize("data", [b"", b"x", b"text " * 1000, noise(3)])
+def test_a_codec_gives_back_what_it_took_and_never_grows_it(level, data):
+    frame = encode(data, level)
+    assert decode(frame, len(data)) == data
+    assert len(frame) <= len(data) + 5
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        b"\0\1\0\0",
+        b"\0\2\0\0\0x",  # shorter than it says
+        b"\2\1\0\0\0x",  # an unknown codec
+        b"\1\1\0\0\0not zstd",
+        b"\1\0\0\0\0",
+        encode(b"y" * 5000, 1),  # larger than may be
+        encode(b"y" * 900, 1)[:1] + (899).to_bytes(4, "little") + encode(b"y" * 900, 1)[5:],
+    ],
+)
+def test_a_frame_that_lies_is_refused(frame):
+    with pytest.raises(MalformedContentError):
+        decode(frame, 1000)
+
+
+@pytest.mark.parametrize("body", [b"", b"\2", b"\1", b"\1\xff\xff\xff\xff", b"\1\5\0\0\0\0\0\0\0\0"])
+def test_a_batch_that_ends_too_early_is_refused(body):
+    with pytest.raises(MalformedContentError):
+        unpack_batch(body)

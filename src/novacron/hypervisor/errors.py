@@ -4,6 +4,7 @@ HypervisorError
 ├── QemuMissingError        QEMU, or a part of it, is not installed
 ├── NoRoomError             not enough memory or disk, with how much is missing
 ├── MachineTypeError        this host cannot run that machine
+├── BridgeError             a network card has no way into the host's network
 ├── BadImageError           an image is not what it says, or leans on another file
 ├── VmStateError            the VM is not in a state in which this can be done
 ├── VmExistsError / VmUnknownError
@@ -45,6 +46,14 @@ class MachineTypeError(HypervisorError, ConflictError):
     """This host cannot run that machine."""
 
     code = "machine_type_unknown"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status
+
+
+class BridgeError(HypervisorError, ConflictError):
+    """A network card has no way into the host's network."""
+
+    code = "bridge"
     exit_code = ConflictError.exit_code
     http_status = ConflictError.http_status
 

@@ -33,6 +33,7 @@ class Launch:
     seed: Path | None = None
     firmware_code: Path | None = None
     firmware_vars: Path | None = None
+    taps: dict[str, int] = field(default_factory=dict)  # descriptors that it inherits, by network card
     incoming: bool = False
 
 
@@ -140,7 +141,7 @@ def _nic(number: int, launch: Launch) -> list[str]:
         case "user":
             return ["-netdev", f"user,id={nic.id}", "-device", f"{device},netdev={nic.id}"]
         case "tap":
-            netdev = f"bridge,id={nic.id},br={quoted(nic.bridge)}"
+            netdev = f"tap,id={nic.id},fd={launch.taps[nic.id]},vhost=off"
             return ["-netdev", netdev, "-device", f"{device},netdev={nic.id}"]
         case _:
             return ["-device", device]

@@ -37,6 +37,7 @@ from novacron.hypervisor.qemu.machine import InstanceRecord, QemuMachine
 from novacron.hypervisor.qemu.process import Process
 from novacron.hypervisor.qemu.qmp import Qmp
 from novacron.hypervisor.qemu.seed import write_seed
+from novacron.hypervisor.qemu.tap import open_tap
 from novacron.hypervisor.spec import check_spec, fit_memory
 from novacron.protocol.vm import HostCapabilities, VmSpec
 
@@ -287,6 +288,30 @@ class QemuDriver:
         self, vm_id: VmId, spec: VmSpec, disks: dict[str, Path], ram_path: Path, *, incoming: bool
     ) -> QemuMachine:
         qemu = await self.qemu()
+        taps: dict[str, int] = {}
+        try:
+            for nic in spec.nics:
+                if nic.mode == "tap":
+                    taps[nic.id] = await open_tap(nic.bridge)
+            return await self._spawn(vm_id, spec, disks, ram_path, qemu, taps=taps, incoming=incoming)
+        except BaseException:
+            ram_path.unlink(missing_ok=True)
+            raise
+        finally:
+            for tap in taps.values():
+                os.close(tap)
+
+    async def _spawn(
+        self,
+        vm_id: VmId,
+        spec: VmSpec,
+        disks: dict[str, Path],
+        ram_path: Path,
+        qemu: Qemu,
+        *,
+        taps: dict[str, int],
+        incoming: bool,
+    ) -> QemuMachine:
         instance = new_id("run")
         run_dir = self._run_dir / instance
         run_dir.mkdir(mode=0o700)
@@ -305,9 +330,12 @@ class QemuDriver:
             seed=directory / "seed.iso" if spec.seed is not None else None,
             firmware_code=firmware_code() if spec.firmware == "uefi" else None,
             firmware_vars=directory / "uefi-vars.fd" if spec.firmware == "uefi" else None,
+            taps=taps,
             incoming=incoming,
         )
-        process = Process.spawn(command(launch), program=qemu.program, log=run_dir / "log")
+        process = Process.spawn(
+            command(launch), program=qemu.program, log=run_dir / "log", inherit=tuple(taps.values())
+        )
         record = InstanceRecord(
             instance,
             process.pid,
@@ -324,7 +352,6 @@ class QemuDriver:
         except BaseException:
             await process.kill()
             self._forget(vm_id, instance)
-            ram_path.unlink(missing_ok=True)
             raise
 
     async def detach(self) -> None:

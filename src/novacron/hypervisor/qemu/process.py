@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import os
+import select
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,8 +22,8 @@ class Process:
     started: int
 
     @classmethod
-    def spawn(cls, arguments: list[str], *, program: str, log: Path) -> "Process":
-        """Start in a session of its own, with its output in ``log``."""
+    def spawn(cls, arguments: list[str], *, program: str, log: Path, inherit: Sequence[int] = ()) -> "Process":
+        """Start in a session of its own, with its output in ``log`` and the descriptors ``inherit``."""
         fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             actions = [
@@ -29,6 +31,8 @@ class Process:
                 (os.POSIX_SPAWN_DUP2, fd, 1),
                 (os.POSIX_SPAWN_DUP2, fd, 2),
             ]
+            # Onto itself: inherited by this process, and by no other that is spawned meanwhile.
+            actions += [(os.POSIX_SPAWN_DUP2, descriptor, descriptor) for descriptor in inherit]
             pid = os.posix_spawn(program, arguments, os.environ, file_actions=actions, setsid=True)
         finally:
             os.close(fd)
@@ -36,9 +40,9 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs (a zombie does not)."""
+        """Whether any thread of it runs: until the last has ended, its files are open."""
         self._reap()
-        return _start_time(self.pid) == self.started
+        return _start_time(self.pid) == self.started and not _has_ended(self.pid)
 
     def signal(self, number: int) -> None:
         """Send a signal to it, and to no other process; harmless when it is gone."""
@@ -93,4 +97,18 @@ def _start_time(pid: int) -> int | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else int(fields[_START_TIME_FIELD])
+    return int(fields[_START_TIME_FIELD])
+
+
+def _has_ended(pid: int) -> bool:
+    """Also of a zombie, which waits for its parent; /proc shows one while threads of it still run."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(0))
+    finally:
+        os.close(fd)

@@ -196,3 +196,30 @@ async def test_a_qemu_that_dies_by_itself_is_told_and_a_fault_of_one_look_ends_n
             if event.vm is not None and event.vm.state == "stopped":
                 break
     assert faults
+
+
+@pytest.mark.xdist_group("qemu-2")
+async def test_an_agent_that_dies_before_it_noted_the_disks_that_came_notes_them_at_its_start(nodes, monkeypatch):
+    """Else the VM would boot from its older disks, and the newer ones would be swept away as nobody's."""
+    await nodes.boot("a")
+    reached = asyncio.Event()
+
+    async def die_here(_machine) -> None:
+        if reached.is_set():
+            raise QemuDiedError("a dead agent does nothing")
+        reached.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(nodes.agents["b"]._driver, "settle_incoming", die_here)
+    ref = await nodes.order("a", "b", 1)
+    await reached.wait()
+    await nodes.stop("b")
+    await nodes.start("b")
+    await nodes.until("a", ref, "settled")
+    async with nodes.console("b") as guest:
+        written = (await guest.wait_for("t"))["records"]
+    await nodes.clients["b"].call("vm.stop", VmStop(VM, force=True), VmReport)
+    await nodes.clients["b"].call("vm.start", VmRef(VM), VmReport)
+    async with nodes.console("b") as guest:
+        assert (await guest.wait_for("t"))["kept"] >= written
+        assert (await guest.check("cold"))["errors"] == 0

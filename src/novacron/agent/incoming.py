@@ -17,7 +17,7 @@ from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.errors import RemoteError
 from novacron.core.ids import MigrationId
-from novacron.hypervisor.driver import Machine, MachineState
+from novacron.hypervisor.driver import Machine
 from novacron.hypervisor.qemu.driver import QemuDriver
 from novacron.migration import handover
 from novacron.migration.destination import Destination, Incoming, take_possession
@@ -192,7 +192,7 @@ class IncomingMigrations:
         )
 
     async def _run(self, attempt: Attempt, machine: Machine, epoch: int) -> None:
-        """Own it: its disks are the VM's, whatever was here of it before ends."""
+        """Own it."""
 
         def decide() -> tuple[Claim, Attempt, Facts]:
             claim, now = self._journal.claim(attempt.vm_id), self._journal.attempt(attempt.migration_id)
@@ -205,11 +205,15 @@ class IncomingMigrations:
             )
             return *handover.run(claim, now, epoch), facts
 
-        old = await self._vms.machine(attempt.vm_id)
         await self._journal.change(decide)
+        await self._take_its_place(machine)
+
+    async def _take_its_place(self, machine: Machine) -> None:
+        """Its disks are the VM's, whatever was here of it before ends. May be repeated."""
         await self._driver.settle_incoming(machine)
-        if old is not None and old.instance != machine.instance:
-            await old.kill()
+        for other in await self._driver.adopt(machine.vm_id):
+            if other.instance != machine.instance:
+                await other.kill()
 
     async def _possess(self, attempt: Attempt, epoch: int) -> None:
         machine = await self._machine(attempt)
@@ -225,12 +229,12 @@ class IncomingMigrations:
         return machine is not None and (attempt.power != "running" or bool(await sign_of_life(machine, self._clock)))
 
     async def _let_run(self, attempt: Attempt) -> None:
-        """It was recorded that it runs: a restart may have come between the record and the word."""
+        """It was recorded that it runs: a restart may have come between the record and the deeds."""
         machine = await self._vms.machine(attempt.vm_id)
-        facts = self._journal.facts(attempt.vm_id)
-        if machine is None or facts.instance != attempt.instance or facts.power != "running":
+        if machine is None or machine.instance != attempt.instance:
             return
-        if await machine.state() is not MachineState.RUNNING:
+        await self._take_its_place(machine)
+        if self._journal.facts(attempt.vm_id).power == "running":
             await take_possession(machine, running=True, record=_nothing)
 
     async def _broke(self, migration_id: MigrationId) -> None:

@@ -99,7 +99,7 @@ class Credentials:
         if self.expires_at <= self._clock.now():
             raise CertificateExpiredError(
                 f"the certificate of {self.identity} has expired",
-                next_command="novacron node token, then join this node again",
+                next_command="novacron node invite (at the controller), then novacron node --invitation TEXT",
             )
         context = self._context(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False  # the name that counts is the SPIFFE id

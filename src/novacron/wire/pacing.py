@@ -35,4 +35,4 @@ class TokenBucket:
         burst = max(MIN_BURST_BYTES, self.rate_bytes_s * BURST_S)
         self._tokens = min(burst, self._tokens + (now - self._filled_at) * self.rate_bytes_s)
         self._filled_at = now
-        return -self._tokens / self.rate_bytes_s if self._tokens < 0 else 0.0
+        return -self._tokens / self.rate_bytes_s if self._tokens <= -1 else 0.0  # less than a byte is no debt

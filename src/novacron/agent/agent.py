@@ -91,6 +91,7 @@ class Agent:
         self._register()
         await self._server.start_on(listener)
         self._outgoing.address = self._incoming.address = advertise or self._server.address
+        await self._vms.recover()
         await self._incoming.recover()
         await self._outgoing.recover()
         self._looking = asyncio.create_task(self._look())

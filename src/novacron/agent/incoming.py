@@ -70,8 +70,8 @@ class IncomingMigrations:
         for attempt in self._journal.attempts():
             if attempt.role is not Role.DESTINATION:
                 continue
-            if attempt.state is State.PREPARED:
-                await self._lose(attempt)
+            if attempt.state in {State.PREPARED, State.LOST}:
+                await self._lose(attempt)  # also when it was lost before: its QEMU may still be there
             elif attempt.state is State.READY:
                 self._after(self._watch_over(attempt))
             elif attempt.state is State.RUNNING:

@@ -94,6 +94,10 @@ class Journal:
         """Every attempt."""
         return list(self._attempts.values())
 
+    def newest(self, attempt: Attempt) -> bool:
+        """Whether no later attempt to move that VM is known here."""
+        return all(a.epoch <= attempt.epoch for a in self._attempts.values() if a.vm_id == attempt.vm_id)
+
     def facts(self, vm_id: VmId) -> Facts:
         """What is remembered of a VM."""
         return self._facts.get(vm_id, Facts())

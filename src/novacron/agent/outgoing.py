@@ -104,6 +104,10 @@ class OutgoingMigrations:
             elif attempt.state is State.COMMITTED:
                 move = self._moves[attempt.migration_id] = _Move(Meter(self._clock, phase="committed"))
                 move.task = asyncio.create_task(self._pursue(attempt, move))
+            elif attempt.state in {State.ABORTED, State.RECLAIMED} and self._journal.newest(attempt):
+                machine = await self._vms.machine(attempt.vm_id)
+                if machine is not None:
+                    await self._take_back(machine)  # a stop may have come between the record and the deed
 
     async def open(self, _peer: SpiffeId, request: OpenRequest) -> OutgoingOffer:
         """Burn an epoch and say what there is to move; the same answer when asked again."""

@@ -53,6 +53,16 @@ class Vms:
             raise VmStateError(f"VM {name} is stopped", next_command=f"novacron vm start {name}")
         return machine
 
+    async def recover(self) -> None:
+        """After a start: end instances that nobody has recorded, begun by a process that died before it could."""
+        attempts = {attempt.instance for attempt in self._journal.attempts()}
+        for vm_id in self._journal.vms():
+            if self._journal.claim(vm_id).ownership is not Ownership.OWNER:
+                continue
+            for machine in await self._driver.adopt(vm_id):
+                if machine.instance not in attempts | {self._journal.facts(vm_id).instance}:
+                    await machine.kill()
+
     async def create(self, _peer: SpiffeId, request: VmCreate) -> VmReport:
         """Make its disks and own it."""
         async with self.lock(request.vm_id):

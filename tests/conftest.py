@@ -67,13 +67,13 @@ async def make_driver(
         data = short_dir / name
         data.mkdir(exist_ok=True)
         shutil.copyfile(accelerator_file, data / "accelerator.json")
-        driver = QemuDriver(
-            data_dir=data, run_dir=data / "r", ram_dir=ram / name, image_path=lambda image: images[image]
-        )
+        driver = QemuDriver(lambda image: images[image], data_dir=data, run_dir=data / "r", ram_dir=ram / name)
         drivers.append(driver)
         return driver
 
     yield make
+    for driver in drivers:
+        await driver.detach()
     for driver in drivers:
         for vm_id in driver.vms():
             for machine in await driver.adopt(vm_id):

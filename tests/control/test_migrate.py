@@ -4,14 +4,14 @@ import pytest
 
 from novacron.control.kinds import MIGRATIONS, PEERS, VMS
 from novacron.protocol.migration import MigrationPolicy
-from support.clusters import two_clusters
+from support.clusters import on_qemu, two_clusters
 
 QUICK = MigrationPolicy(verify_window_ms=0)
 
 
 @pytest.fixture
 async def sites(short_dir, accelerator_file, guest_files):
-    async with two_clusters(short_dir, accelerator_file) as (a, b):
+    async with two_clusters(short_dir, on_qemu(accelerator_file)) as (a, b):
         await a.add_images(guest_files)
         yield a, b
 

@@ -5,6 +5,7 @@ import shutil
 import socket
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,9 +16,10 @@ from novacron.control.controller import Controller
 from novacron.control.jobs import get_job
 from novacron.control.kinds import MIGRATIONS, NODES, VMS
 from novacron.core.clock import SystemClock
-from novacron.core.ids import VmId
 from novacron.core.units import MIB
 from novacron.database.database import Database
+from novacron.hypervisor.memory.driver import MemoryDriver, MemoryHost
+from novacron.hypervisor.qemu.driver import QemuDriver
 from novacron.launch.guest.console import WorkloadConsole
 from novacron.protocol.resources import Job, Migration, Vm
 from novacron.protocol.rest import DiskRequest, MigrateRequest, VmRequest
@@ -35,11 +37,11 @@ def bind(port: int = 0) -> socket.socket:
 class ClusterUnderTest:
     """One controller and its nodes; each can be stopped and started again at its address."""
 
-    def __init__(self, name: str, directory: Path, ram: Path, accelerator_file: Path) -> None:
+    def __init__(self, name: str, directory: Path, ram: Path, make_driver) -> None:
         self.name = name
         self.directory = directory
         self._ram = ram
-        self._accelerator_file = accelerator_file
+        self._make_driver = make_driver
         self._stack = AsyncExitStack()
         self._port = 0
         self._node_ports: dict[str, int] = {}
@@ -61,7 +63,6 @@ class ClusterUnderTest:
     async def start_node(self, name: str) -> Agent:
         data = self.directory / name
         data.mkdir(exist_ok=True)
-        shutil.copyfile(self._accelerator_file, data / "accelerator.json")
         listener = bind(self._node_ports.get(name, 0))
         port = self._node_ports[name] = listener.getsockname()[1]
         address = f"127.0.0.1:{port}"
@@ -73,8 +74,9 @@ class ClusterUnderTest:
         agent = Agent(
             node_id=member.node_id,
             data_dir=data,
-            run_dir=data / "r",
-            ram_dir=self._ram / f"{self.name}-{name}",
+            make_driver=partial(
+                self._make_driver, data_dir=data, run_dir=data / "r", ram_dir=self._ram / f"{self.name}-{name}"
+            ),
             credentials=credentials,
             clock=CLOCK,
         )
@@ -92,8 +94,8 @@ class ClusterUnderTest:
 
     async def close(self) -> None:
         for name, (agent, _) in tuple(self.agents.items()):
-            for directory in agent._driver._vms.iterdir():
-                for machine in await agent._driver.adopt(VmId(directory.name)):
+            for vm_id in agent._driver.vms():
+                for machine in await agent._driver.adopt(vm_id):
                     await machine.kill()
             await self.stop_node(name)
         await self.stop_controller()
@@ -193,11 +195,32 @@ async def _chunks(path: Path):
             yield data
 
 
+def on_qemu(accelerator_file: Path):
+    """Drivers of real VMs, the boot test's result given to them."""
+
+    def make(image_path, *, data_dir: Path, run_dir: Path, ram_dir: Path) -> QemuDriver:
+        shutil.copyfile(accelerator_file, data_dir / "accelerator.json")
+        return QemuDriver(image_path, data_dir=data_dir, run_dir=run_dir, ram_dir=ram_dir)
+
+    return make
+
+
+def in_memory():
+    """Drivers of VMs in memory; a node that is started again finds those of its host."""
+    hosts: dict[Path, MemoryHost] = {}
+
+    def make(image_path, *, data_dir: Path, run_dir: Path, ram_dir: Path) -> MemoryDriver:
+        host = hosts.setdefault(data_dir, MemoryHost())
+        return MemoryDriver(image_path, host=host, run_dir=run_dir, ram_dir=ram_dir)
+
+    return make
+
+
 @asynccontextmanager
-async def cluster(name: str, directory: Path, accelerator_file: Path, nodes=("node-1",)):
+async def cluster(name: str, directory: Path, make_driver, nodes=("node-1",)):
     """A cluster with its nodes joined."""
     ram = Path(tempfile.mkdtemp(prefix="nc-ram-", dir="/dev/shm"))
-    under_test = ClusterUnderTest(name, directory / name, ram, accelerator_file)
+    under_test = ClusterUnderTest(name, directory / name, ram, make_driver)
     under_test.directory.mkdir()
     try:
         await under_test.start_controller()
@@ -210,11 +233,11 @@ async def cluster(name: str, directory: Path, accelerator_file: Path, nodes=("no
 
 
 @asynccontextmanager
-async def two_clusters(directory: Path, accelerator_file: Path):
+async def two_clusters(directory: Path, make_driver, nodes=("node-1",)):
     """``site-a`` and ``site-b``, joined."""
     async with (
-        cluster("site-a", directory, accelerator_file) as a,
-        cluster("site-b", directory, accelerator_file) as b,
+        cluster("site-a", directory, make_driver, nodes) as a,
+        cluster("site-b", directory, make_driver, nodes) as b,
     ):
         text = (await a.controller.peers.invite(60)).invitation
         await b.controller.peers.join(text)

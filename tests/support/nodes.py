@@ -5,11 +5,13 @@ import shutil
 import socket
 import tempfile
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from novacron.agent.agent import Agent
 from novacron.core.clock import SystemClock
 from novacron.core.ids import ImageId, MigrationId, NodeId, VmId
+from novacron.hypervisor.qemu.driver import QemuDriver
 from novacron.launch.guest.console import WorkloadConsole
 from novacron.protocol.migration import (
     IncomingOrder,
@@ -69,8 +71,7 @@ class Nodes:
         agent = Agent(
             node_id=NodeId(name),
             data_dir=data,
-            run_dir=data / "r",
-            ram_dir=self._ram / name,
+            make_driver=partial(QemuDriver, data_dir=data, run_dir=data / "r", ram_dir=self._ram / name),
             credentials=credentials,
             clock=CLOCK,
         )
@@ -90,9 +91,6 @@ class Nodes:
         for agent in tuple(self.agents.values()):
             for vm_id in agent._driver.vms():
                 for machine in await agent._driver.adopt(vm_id):
-                    await machine.kill()
-            for directory in agent._driver._vms.iterdir():
-                for machine in await agent._driver.adopt(VmId(directory.name)):
                     await machine.kill()
             await agent.stop()
 

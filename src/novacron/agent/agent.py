@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final, Self
 
@@ -16,8 +16,8 @@ from novacron.agent.outgoing import OutgoingMigrations
 from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.ids import NodeId, VmId
+from novacron.hypervisor.driver import Driver, ImagePath
 from novacron.hypervisor.errors import HypervisorError
-from novacron.hypervisor.qemu.driver import QemuDriver
 from novacron.migration.handover import Role
 from novacron.protocol.migration import (
     HandoverQuestion,
@@ -46,14 +46,18 @@ from novacron.wire.identity import SpiffeId
 from novacron.wire.server import Server
 
 LOOK_EVERY_S: Final = 2.0
+MakeDriver = Callable[[ImagePath], Driver]
 log = structlog.get_logger()
 
 
 class Agent:
-    """One node. ``start`` first brings what the journal says and what runs here together, then serves."""
+    """One node. ``start`` first brings what the journal says and what runs here together, then serves.
+
+    ``make_driver`` is given the place of the node's images, from which VMs are made.
+    """
 
     def __init__(
-        self, *, node_id: NodeId, data_dir: Path, run_dir: Path, ram_dir: Path, credentials: Credentials, clock: Clock
+        self, *, node_id: NodeId, data_dir: Path, make_driver: MakeDriver, credentials: Credentials, clock: Clock
     ) -> None:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._node_id = node_id
@@ -63,7 +67,7 @@ class Agent:
         self._events = Events()
         self._journal = Journal(data_dir / "journal.db")
         self._images = Images(data_dir / "images")
-        self._driver = QemuDriver(data_dir=data_dir, run_dir=run_dir, ram_dir=ram_dir, image_path=self._images.path)
+        self._driver = make_driver(self._images.path)
         self._vms = Vms(self._driver, self._journal, self._events)
         self._outgoing = OutgoingMigrations(
             driver=self._driver,

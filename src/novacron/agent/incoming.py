@@ -17,8 +17,7 @@ from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.errors import RemoteError
 from novacron.core.ids import MigrationId
-from novacron.hypervisor.driver import Machine
-from novacron.hypervisor.qemu.driver import QemuDriver
+from novacron.hypervisor.driver import Driver, Machine
 from novacron.migration import handover
 from novacron.migration.destination import Destination, Incoming, take_possession
 from novacron.migration.errors import JournalError, StaleEpochError
@@ -46,9 +45,7 @@ log = structlog.get_logger()
 class IncomingMigrations:
     """What a controller and a source may ask of migrations that come."""
 
-    def __init__(
-        self, *, driver: QemuDriver, journal: Journal, vms: Vms, credentials: Credentials, clock: Clock
-    ) -> None:
+    def __init__(self, *, driver: Driver, journal: Journal, vms: Vms, credentials: Credentials, clock: Clock) -> None:
         self._driver = driver
         self._journal = journal
         self._vms = vms

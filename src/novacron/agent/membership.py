@@ -58,6 +58,15 @@ async def join(data_dir: Path, text: str, *, name: str, address: str, clock: Clo
     return membership
 
 
+def moved(data_dir: Path, membership: Membership, controller: str) -> Membership:
+    """The membership when its controller serves at ``controller`` from now on."""
+    if controller == membership.controller:
+        return membership
+    membership = msgspec.structs.replace(membership, controller=controller)
+    write_private(_file(data_dir), msgspec.json.encode(membership))
+    return membership
+
+
 async def attend(membership: Membership, credentials: Credentials, data_dir: Path, address: str, clock: Clock) -> None:
     """Tell the controller that this node serves at ``address``, and keep its certificate fresh, for ever."""
     expect = SpiffeId(membership.cluster_id, "controller")

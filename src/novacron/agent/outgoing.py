@@ -19,9 +19,8 @@ from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.errors import NovaCronError, RemoteError
 from novacron.core.ids import MigrationId, VmId
-from novacron.hypervisor.driver import Machine, MachineState
+from novacron.hypervisor.driver import Driver, Machine, MachineState
 from novacron.hypervisor.errors import HypervisorError, VmStateError
-from novacron.hypervisor.qemu.driver import QemuDriver
 from novacron.migration import handover
 from novacron.migration.disks import since
 from novacron.migration.errors import HandoverPendingError, JournalError, MigrationCancelledError
@@ -68,7 +67,7 @@ class OutgoingMigrations:
     def __init__(
         self,
         *,
-        driver: QemuDriver,
+        driver: Driver,
         journal: Journal,
         vms: Vms,
         events: Events,

@@ -9,9 +9,8 @@ from novacron.agent.errors import VmNotHereError
 from novacron.agent.events import Events
 from novacron.agent.journal import Facts, Journal
 from novacron.core.ids import VmId
-from novacron.hypervisor.driver import Machine, MachineState
+from novacron.hypervisor.driver import Driver, Machine, MachineState
 from novacron.hypervisor.errors import VmStateError, VmUnknownError
-from novacron.hypervisor.qemu.driver import QemuDriver
 from novacron.migration.handover import UNDER_WAY, Claim, Ownership, Role
 from novacron.protocol.node import NodeEvent, Nothing, TakeOver, VmCreate, VmRef, VmReport, VmResize, VmStop
 from novacron.wire.errors import ConnectionBrokenError
@@ -26,7 +25,7 @@ _MOVING: Final = frozenset({MachineState.FINISH_MIGRATE, MachineState.POSTMIGRAT
 class Vms:
     """What a controller may ask of this node's VMs. Only the owner of a VM does anything with it."""
 
-    def __init__(self, driver: QemuDriver, journal: Journal, events: Events) -> None:
+    def __init__(self, driver: Driver, journal: Journal, events: Events) -> None:
         self._driver = driver
         self._journal = journal
         self._events = events

@@ -4,15 +4,17 @@ A VM can have two instances at one host for a while (the paused one that handed 
 instances have names of their own. Instances outlive the process that started them: ``Driver.adopt`` finds them again.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from novacron.core.ids import VmId
+from novacron.core.ids import ImageId, VmId
 from novacron.protocol.vm import HostCapabilities, VmSpec
+
+ImagePath = Callable[[ImageId], tuple[Path, str]]  # where an image of the cluster lies at this host, and its format
 
 
 class MachineState(StrEnum):
@@ -235,6 +237,14 @@ class Driver(Protocol):
         """Instances of this VM that live."""
         ...
 
+    def vms(self) -> list[VmId]:
+        """VMs of which anything is here: disks, or an instance."""
+        ...
+
+    def socket_dir(self, machine: Machine) -> Path:
+        """A folder for sockets about an instance, its path short enough for them."""
+        ...
+
     def ram_file(self, vm_id: VmId, name: str) -> Path:
         """A path for a RAM image of this VM, on the host's memory file system."""
         ...
@@ -257,4 +267,8 @@ class Driver(Protocol):
 
     async def delete(self, vm_id: VmId) -> None:
         """Remove disks and RAM; harmless when there is nothing. Raises VmStateError when an instance runs."""
+        ...
+
+    async def detach(self) -> None:
+        """Leave every instance; they go on, and another driver finds them."""
         ...

@@ -18,7 +18,7 @@ from novacron.core.clock import Clock
 from novacron.core.errors import NovaCronError
 from novacron.core.ids import MigrationId, VmId
 from novacron.hypervisor.driver import Machine, MachineState
-from novacron.hypervisor.qemu.nbd import NbdClient
+from novacron.hypervisor.nbd.client import NbdClient
 from novacron.hypervisor.spec import canonical_digest
 from novacron.migration.beside import beside
 from novacron.migration.disks import DiskReceiver, since

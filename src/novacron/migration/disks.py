@@ -15,7 +15,8 @@ from novacron.content.blocks import BlockEncoder, decode_blocks
 from novacron.content.pages import Encoded
 from novacron.core.units import MIB
 from novacron.hypervisor.driver import Machine
-from novacron.hypervisor.qemu.nbd import ALLOCATION, DIRTY, ZERO, Extent, NbdClient
+from novacron.hypervisor.nbd.client import NbdClient
+from novacron.hypervisor.nbd.messages import ALLOCATION, DIRTY, ZERO, Extent
 from novacron.migration.errors import ChannelProtocolError
 from novacron.migration.frames import FrameType
 from novacron.migration.meter import Meter

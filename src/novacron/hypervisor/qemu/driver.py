@@ -12,17 +12,15 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from novacron.core.ids import ImageId, VmId, new_id
+from novacron.core.ids import VmId, new_id
 from novacron.core.units import GIB, MIB, format_size
-from novacron.hypervisor.driver import Machine
+from novacron.hypervisor.driver import ImagePath, Machine
 from novacron.hypervisor.errors import (
-    BadImageError,
     MachineTypeError,
     NoRoomError,
     QemuDiedError,
@@ -38,6 +36,7 @@ from novacron.hypervisor.qemu.process import Process
 from novacron.hypervisor.qemu.qmp import Qmp
 from novacron.hypervisor.qemu.seed import write_seed
 from novacron.hypervisor.qemu.tap import open_tap
+from novacron.hypervisor.resize import check_resize
 from novacron.hypervisor.spec import check_spec, fit_memory
 from novacron.protocol.vm import HostCapabilities, VmSpec
 
@@ -47,11 +46,9 @@ MEMORY_SPARE_BYTES: Final = GIB // 4  # what QEMU and the host keep for themselv
 
 
 class QemuDriver:
-    """VMs on this host's QEMU. ``image_path`` tells where an image of the cluster lies here, and its format."""
+    """VMs on this host's QEMU."""
 
-    def __init__(
-        self, *, data_dir: Path, run_dir: Path, ram_dir: Path, image_path: Callable[[ImageId], tuple[Path, str]]
-    ) -> None:
+    def __init__(self, image_path: ImagePath, *, data_dir: Path, run_dir: Path, ram_dir: Path) -> None:
         self._vms = data_dir / "vms"
         self._data_dir = data_dir
         self._run_dir = run_dir
@@ -176,8 +173,8 @@ class QemuDriver:
         return self._run_dir / machine.instance
 
     def vms(self) -> list[VmId]:
-        """VMs that have disks here."""
-        return [VmId(path.parent.name) for path in sorted(self._vms.glob("*/spec.json"))]
+        """VMs of which anything is here."""
+        return [VmId(path.name) for path in sorted(self._vms.iterdir())]
 
     def ram_file(self, vm_id: VmId, name: str) -> Path:
         """Where a RAM image of this VM lies."""
@@ -205,17 +202,9 @@ class QemuDriver:
     async def resize(self, vm_id: VmId, spec: VmSpec) -> VmSpec:
         """Another size."""
         old, machines = self.spec(vm_id), await self.adopt(vm_id)
-        if [d.id for d in old.disks] != [d.id for d in spec.disks] or old.nics != spec.nics:
-            raise VmStateError("a resize changes CPUs, memory and the size of disks only")
-        if machines and (old.vcpus, old.memory_bytes) != (spec.vcpus, spec.memory_bytes):
-            raise VmStateError(
-                f"VM {old.name} runs: CPUs and memory change while it is stopped",
-                next_command=f"novacron vm stop {old.name}",
-            )
+        check_resize(old, spec, running=bool(machines))
         files = self._disks(vm_id)
         for before, after in zip(old.disks, spec.disks, strict=True):
-            if after.size_bytes < before.size_bytes:
-                raise BadImageError(f"disk {before.id} has {format_size(before.size_bytes)}: disks only grow")
             if after.size_bytes == before.size_bytes:
                 continue
             for machine in machines:
@@ -371,11 +360,13 @@ class QemuDriver:
             try:
                 qmp = await Qmp.connect(run_dir / "qmp")
                 break
-            except QemuDiedError:
-                if not process.alive or time.monotonic() > deadline:
+            except QemuDiedError as error:
+                if not process.alive:
                     log = run_dir / "log"
                     words = log.read_text(errors="replace").strip()[-1000:] if log.exists() else ""
                     raise QemuDiedError(f"QEMU did not start: {words or 'it said nothing'}") from None
+                if time.monotonic() > deadline:
+                    raise QemuDiedError(f"QEMU of VM {record.spec.name} cannot be spoken to: {error.cause}") from error
                 await asyncio.sleep(0.01)  # a process says nothing when its socket appears
         try:
             control = await Qmp.connect(run_dir / "qmp2", oob=True)

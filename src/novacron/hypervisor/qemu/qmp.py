@@ -16,6 +16,7 @@ from novacron.hypervisor.errors import QemuDiedError, QmpError
 
 LINE_BYTES: Final = 16 << 20
 EVENTS_WAITING: Final = 4096
+GREETING_S: Final = 5.0  # a monitor that serves another client greets nobody
 _END: Final = None
 
 
@@ -33,16 +34,20 @@ class Qmp:
 
     @classmethod
     async def connect(cls, path: Path, *, oob: bool = False) -> Self:
-        """Connect and negotiate; raises QemuDiedError when nobody listens there."""
+        """Connect and negotiate; raises QemuDiedError when nobody listens there, or another client is being served."""
         try:
             reader, writer = await asyncio.open_unix_connection(path, limit=LINE_BYTES)
         except OSError as error:
             raise QemuDiedError(f"no QEMU monitor answers at {path}: {error}") from error
         self = cls(reader, writer)
         try:
-            await reader.readline()  # the greeting
+            async with asyncio.timeout(GREETING_S):
+                await reader.readline()
             self._reading = asyncio.create_task(self._read())
             await self.execute("qmp_capabilities", enable=["oob"] if oob else [])
+        except (TimeoutError, OSError) as error:
+            await self.close()
+            raise QemuDiedError(f"QEMU's monitor {path} greets nobody: another process may hold it") from error
         except BaseException:
             await self.close()
             raise
@@ -100,7 +105,7 @@ class Qmp:
         try:
             while line := await self._reader.readline():
                 self._take(json.loads(line))
-        except (ConnectionError, ValueError):
+        except (OSError, ValueError):
             pass  # a monitor that cannot be read is a monitor that is gone: the waiting calls are told below
         finally:
             self._end()

@@ -4,7 +4,7 @@ import asyncio
 import shutil
 from pathlib import Path
 
-from novacron.core.ids import ImageId, VmId
+from novacron.core.ids import ImageId
 from novacron.hypervisor.qemu.driver import QemuDriver
 from novacron.launch import places
 
@@ -14,9 +14,9 @@ async def end_guests(node_dir: Path) -> None:
     if not (node_dir / "vms").exists():
         return
     run_dir, ram_dir = places.run_dir(node_dir), places.ram_dir(node_dir)
-    driver = QemuDriver(data_dir=node_dir, run_dir=run_dir, ram_dir=ram_dir, image_path=_no_images)
-    for directory in (node_dir / "vms").iterdir():
-        for machine in await driver.adopt(VmId(directory.name)):
+    driver = QemuDriver(_no_images, data_dir=node_dir, run_dir=run_dir, ram_dir=ram_dir)
+    for vm_id in driver.vms():
+        for machine in await driver.adopt(vm_id):
             await machine.kill()
     await driver.detach()
     for directory in (run_dir, ram_dir):

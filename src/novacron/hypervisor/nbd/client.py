@@ -1,7 +1,6 @@
 """A client for network block devices: fixed newstyle, structured replies, metadata contexts, requests in flight.
 
-Protocol: the NBD project's ``doc/proto.md``. All integers are big-endian. Every length that the server sends is bounded
-by what was asked for.
+Every length that the server sends is bounded by what was asked for.
 """
 
 import asyncio
@@ -10,48 +9,12 @@ import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Self
 
 from novacron.hypervisor.driver import DiskExport
 from novacron.hypervisor.errors import NbdError
-
-ALLOCATION: Final = "base:allocation"
-HOLE: Final = 1  # flag of ALLOCATION: nothing is stored there
-ZERO: Final = 2  # flag of ALLOCATION: it reads as zeros
-DIRTY: Final = 1  # flag of a dirty bitmap's context
-
-MAX_REQUEST_BYTES: Final = 32 << 20
-MAX_EXTENTS_ASKED: Final = 1 << 30  # of the disk, in one request
-
-_GREETING: Final = struct.Struct(">8s8sH")
-_OPTION: Final = struct.Struct(">8sII")
-_OPTION_REPLY: Final = struct.Struct(">QIII")
-_REQUEST: Final = struct.Struct(">IHHQQI")
-_STRUCTURED: Final = struct.Struct(">IHHQI")
-_SIMPLE_REST: Final = struct.Struct(">IQ")
-
-_FIXED_NEWSTYLE, _NO_ZEROES = 1, 2
-_OPT_GO, _OPT_STRUCTURED, _OPT_SET_META = 7, 8, 10
-_REP_ACK, _REP_INFO, _REP_META = 1, 3, 4
-_REP_ERROR: Final = 1 << 31
-_REPLY_MAGIC: Final = 0x3E889045565A9
-_SIMPLE_MAGIC: Final = 0x67446698
-_STRUCTURED_MAGIC: Final = 0x668E33EF
-_REQUEST_MAGIC: Final = 0x25609513
-_READ, _WRITE, _DISCONNECT, _FLUSH, _TRIM, _WRITE_ZEROES, _BLOCK_STATUS = 0, 1, 2, 3, 4, 6, 7
-_DONE: Final = 1  # flag of the last chunk of a structured reply
-_CHUNK_NONE, _CHUNK_DATA, _CHUNK_HOLE, _CHUNK_STATUS, _CHUNK_ERROR = 0, 1, 2, 5, 1 << 15
-_NO_HOLE: Final = 2  # flag of a write of zeroes: allocate
-_MAX_OPTION_BYTES: Final = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """``length`` bytes from ``offset`` on share ``flags``, whose meaning the context gives."""
-
-    offset: int
-    length: int
-    flags: int
+from novacron.hypervisor.nbd import messages as nbd
+from novacron.hypervisor.nbd.messages import Extent
 
 
 @dataclass(slots=True)
@@ -101,28 +64,28 @@ class NbdClient:
 
     async def read(self, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset`` on."""
-        pending = await self._ask(_READ, offset, length, data=bytearray(length))
+        pending = await self._ask(nbd.READ, offset, length, data=bytearray(length))
         return bytes(pending.data or b"")
 
     async def write(self, offset: int, data: bytes | memoryview) -> None:
         """Write; durable only after ``flush``."""
-        await self._ask(_WRITE, offset, len(data), payload=data)
+        await self._ask(nbd.WRITE, offset, len(data), payload=data)
 
     async def write_zeroes(self, offset: int, length: int) -> None:
         """Make ``length`` bytes read as zeros, as holes where that is possible."""
-        await self._ask(_WRITE_ZEROES, offset, length)
+        await self._ask(nbd.WRITE_ZEROES, offset, length)
 
     async def flush(self) -> None:
         """Return when everything written before is durable."""
-        await self._ask(_FLUSH, 0, 0)
+        await self._ask(nbd.FLUSH, 0, 0)
 
     async def extents(self, context: str) -> list[Extent]:
         """The whole disk by the flags of ``context``, neighbours of equal flags joined."""
         found: list[Extent] = []
         position = 0
         while position < self.size_bytes:
-            length = min(MAX_EXTENTS_ASKED, self.size_bytes - position)
-            pending = await self._ask(_BLOCK_STATUS, position, length, context=context)
+            length = min(nbd.MAX_EXTENTS_ASKED, self.size_bytes - position)
+            pending = await self._ask(nbd.BLOCK_STATUS, position, length, context=context)
             if not pending.extents:
                 raise NbdError(f"the block export knows nothing of {context}")
             for extent in pending.extents:
@@ -134,41 +97,42 @@ class NbdClient:
         return found
 
     async def _negotiate(self, name: str, contexts: Sequence[str]) -> None:
-        magic, option_magic, flags = _GREETING.unpack(await self._reader.readexactly(_GREETING.size))
-        if (magic, option_magic) != (b"NBDMAGIC", b"IHAVEOPT") or not flags & _FIXED_NEWSTYLE:
+        magic, option_magic, flags = nbd.GREETING.unpack(await self._reader.readexactly(nbd.GREETING.size))
+        if (magic, option_magic) != (b"NBDMAGIC", b"IHAVEOPT") or not flags & nbd.FIXED_NEWSTYLE:
             raise NbdError("the server does not speak fixed newstyle NBD")
-        self._writer.write(struct.pack(">I", _FIXED_NEWSTYLE | (flags & _NO_ZEROES)))
-        await self._option(_OPT_STRUCTURED, b"")
+        self._writer.write(struct.pack(">I", nbd.FIXED_NEWSTYLE | (flags & nbd.NO_ZEROES)))
+        await self._option(nbd.OPT_STRUCTURED, b"")
         encoded = name.encode()
         export = struct.pack(">I", len(encoded)) + encoded
         if contexts:
             await self._set_contexts(export, contexts)
-        for kind, body in await self._option(_OPT_GO, export + struct.pack(">H", 0)):
-            if kind == _REP_INFO and body[:2] == b"\0\0":
+        for kind, body in await self._option(nbd.OPT_GO, export + struct.pack(">H", 0)):
+            if kind == nbd.REP_INFO and body[:2] == b"\0\0":
                 self.size_bytes = int.from_bytes(body[2:10], "big")
 
     async def _set_contexts(self, export: bytes, contexts: Sequence[str]) -> None:
         query = export + struct.pack(">I", len(contexts))
         for context in contexts:
             query += struct.pack(">I", len(context)) + context.encode()
-        for kind, body in await self._option(_OPT_SET_META, query):
-            if kind == _REP_META:
+        for kind, body in await self._option(nbd.OPT_SET_META, query):
+            if kind == nbd.REP_META:
                 self._contexts[int.from_bytes(body[:4], "big")] = body[4:].decode()
         missing = set(contexts) - set(self._contexts.values())
         if missing:
             raise NbdError(f"the block export does not offer {', '.join(sorted(missing))}")
 
     async def _option(self, option: int, body: bytes) -> list[tuple[int, bytes]]:
-        self._writer.write(_OPTION.pack(b"IHAVEOPT", option, len(body)) + body)
+        self._writer.write(nbd.OPTION.pack(b"IHAVEOPT", option, len(body)) + body)
         replies: list[tuple[int, bytes]] = []
         while True:
-            magic, answered, kind, length = _OPTION_REPLY.unpack(await self._reader.readexactly(_OPTION_REPLY.size))
-            if magic != _REPLY_MAGIC or answered != option or length > _MAX_OPTION_BYTES:
+            head = await self._reader.readexactly(nbd.OPTION_REPLY.size)
+            magic, answered, kind, length = nbd.OPTION_REPLY.unpack(head)
+            if magic != nbd.REPLY_MAGIC or answered != option or length > nbd.MAX_OPTION_BYTES:
                 raise NbdError("the server's answer to an option is not one of the protocol")
             data = await self._reader.readexactly(length)
-            if kind & _REP_ERROR:
+            if kind & nbd.REP_ERROR:
                 raise NbdError(f"the server refuses option {option}: {data.decode(errors='replace')}")
-            if kind == _REP_ACK:
+            if kind == nbd.REP_ACK:
                 return replies
             replies.append((kind, data))
 
@@ -183,8 +147,8 @@ class NbdClient:
         context: str = "",
     ) -> _Pending:
         """Send a request and wait for the end of its answer."""
-        if length > MAX_REQUEST_BYTES and kind in {_READ, _WRITE}:
-            raise NbdError(f"{length} bytes in one request: at most {MAX_REQUEST_BYTES}")
+        if length > nbd.MAX_REQUEST_BYTES and kind in {nbd.READ, nbd.WRITE}:
+            raise NbdError(f"{length} bytes in one request: at most {nbd.MAX_REQUEST_BYTES}")
         if self._broken:
             raise NbdError(self._broken)
         self._next += 1
@@ -192,7 +156,7 @@ class NbdClient:
         pending = _Pending(offset, length, asyncio.get_running_loop().create_future(), data, context=context)
         self._pending[cookie] = pending
         try:
-            self._writer.write(_REQUEST.pack(_REQUEST_MAGIC, 0, kind, cookie, offset, length))
+            self._writer.write(nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, kind, cookie, offset, length))
             if payload:
                 self._writer.write(payload)
             await self._writer.drain()
@@ -216,15 +180,15 @@ class NbdClient:
             self._break(error.cause)
 
     async def _reply(self, magic: int) -> None:
-        if magic == _SIMPLE_MAGIC:
+        if magic == nbd.SIMPLE_MAGIC:
             await self._simple()
-        elif magic == _STRUCTURED_MAGIC:
+        elif magic == nbd.STRUCTURED_MAGIC:
             await self._chunk()
         else:
             raise NbdError("the server's reply is not one of the protocol")
 
     async def _simple(self) -> None:
-        error, cookie = _SIMPLE_REST.unpack(await self._reader.readexactly(_SIMPLE_REST.size))
+        error, cookie = struct.unpack(">IQ", await self._reader.readexactly(nbd.SIMPLE.size - 4))
         pending = self._find(cookie)
         if error:
             pending.error = f"the block export answers error {error}"
@@ -233,30 +197,30 @@ class NbdClient:
         self._finish(cookie, pending)
 
     async def _chunk(self) -> None:
-        rest = await self._reader.readexactly(_STRUCTURED.size - 4)
+        rest = await self._reader.readexactly(nbd.STRUCTURED.size - 4)
         flags, kind, cookie, length = struct.unpack(">HHQI", rest)
         pending = self._find(cookie)
-        if length > MAX_REQUEST_BYTES + 8:
+        if length > nbd.MAX_REQUEST_BYTES + 8:
             raise NbdError(f"the server announces a chunk of {length} bytes")
         body = await self._reader.readexactly(length)
         match kind:
-            case _ if kind in {_CHUNK_DATA, _CHUNK_HOLE}:
+            case _ if kind in {nbd.CHUNK_DATA, nbd.CHUNK_HOLE}:
                 self._place(pending, kind, body)
-            case _ if kind == _CHUNK_STATUS:
+            case _ if kind == nbd.CHUNK_STATUS:
                 self._mark(pending, body)
-            case _ if kind & _CHUNK_ERROR:
+            case _ if kind & nbd.CHUNK_ERROR:
                 pending.error = f"the block export answers error {int.from_bytes(body[:4], 'big')}: " + body[6:].decode(
                     errors="replace"
                 )
-        if flags & _DONE:
+        if flags & nbd.DONE:
             self._finish(cookie, pending)
 
     def _place(self, pending: _Pending, kind: int, body: bytes) -> None:
         at = int.from_bytes(body[:8], "big") - pending.offset
-        size = int.from_bytes(body[8:12], "big") if kind == _CHUNK_HOLE else len(body) - 8
+        size = int.from_bytes(body[8:12], "big") if kind == nbd.CHUNK_HOLE else len(body) - 8
         if pending.data is None or at < 0 or at + size > pending.length:
             raise NbdError("the server sent data that nobody asked for")
-        if kind == _CHUNK_DATA:  # a hole stays the zeros that the buffer began with
+        if kind == nbd.CHUNK_DATA:  # a hole stays the zeros that the buffer began with
             pending.data[at : at + size] = memoryview(body)[8:]
 
     def _mark(self, pending: _Pending, body: bytes) -> None:
@@ -293,7 +257,7 @@ class NbdClient:
             self._receiving.cancel()
             await asyncio.gather(self._receiving, return_exceptions=True)
             if not self._broken:
-                self._writer.write(_REQUEST.pack(_REQUEST_MAGIC, 0, _DISCONNECT, 0, 0, 0))
+                self._writer.write(nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.DISCONNECT, 0, 0, 0))
         self._writer.close()
         with contextlib.suppress(ConnectionError):  # the server may be faster
             await self._writer.wait_closed()

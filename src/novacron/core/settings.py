@@ -55,6 +55,7 @@ class NodeSettings(Struct, frozen=True):
     listen: Address = "127.0.0.1:7441"  # for the controller and other nodes
     advertise: Address = ""  # where nodes of other sites reach it, if not as bound
     name: str = ""  # empty: the host's name
+    controller: Address = ""  # where its controller is now, if it has moved since the node joined
 
 
 class ClientSettings(Struct, frozen=True):

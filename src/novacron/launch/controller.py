@@ -14,7 +14,7 @@ from novacron.control import saved_state
 from novacron.control.controller import Controller
 from novacron.core.clock import SystemClock
 from novacron.core.settings import ControllerSettings, default_data_dir, load
-from novacron.launch.serving import address_of, bind, host_label, ready_option, tell_ready, until_signal
+from novacron.launch.serving import address_of, bind, host_label, own_address, ready_option, tell_ready, until_signal
 from novacron.web.pages import routes
 
 
@@ -28,7 +28,7 @@ async def serving_controller(settings: ControllerSettings) -> AsyncIterator[tupl
         name=settings.cluster,
         default_name=host_label(),
         listener=listener,
-        advertise=settings.advertise,
+        advertise=settings.advertise or own_address(listener, ""),
         clock=SystemClock(),
     ) as controller:
         write_context(controller.cluster.name, url, controller.admin_token)

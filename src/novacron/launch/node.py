@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import click
@@ -13,8 +14,9 @@ from novacron.agent.membership import Membership
 from novacron.core.clock import SystemClock
 from novacron.core.errors import InvalidInputError
 from novacron.core.settings import NodeSettings, default_data_dir, load
+from novacron.hypervisor.qemu.driver import QemuDriver
 from novacron.launch import places
-from novacron.launch.serving import address_of, bind, host_label, ready_option, tell_ready, until_signal
+from novacron.launch.serving import bind, host_label, own_address, ready_option, tell_ready, until_signal
 from novacron.wire.credentials import Credentials
 
 FILE_PREFIX = "@"
@@ -26,7 +28,7 @@ async def serving_node(settings: NodeSettings, invitation: str) -> AsyncIterator
     clock = SystemClock()
     data_dir = Path(settings.data_dir) if settings.data_dir else default_data_dir("node")
     listener = bind(settings.listen, "the node")
-    address = address_of(listener)
+    address = own_address(listener, settings.advertise)
     member = membership.joined(data_dir)
     if member is None:
         if not invitation:
@@ -36,12 +38,18 @@ async def serving_node(settings: NodeSettings, invitation: str) -> AsyncIterator
             )
         name = settings.name or host_label()
         member = await membership.join(data_dir, invitation, name=name, address=address, clock=clock)
+    elif settings.controller:
+        member = membership.moved(data_dir, member, settings.controller)
     credentials = Credentials.load(membership.credentials_dir(data_dir), clock)
     agent = Agent(
         node_id=member.node_id,
         data_dir=data_dir,
-        run_dir=places.private(Path(settings.run_dir) if settings.run_dir else places.run_dir(data_dir)),
-        ram_dir=places.private(Path(settings.ram_dir) if settings.ram_dir else places.ram_dir(data_dir)),
+        make_driver=partial(
+            QemuDriver,
+            data_dir=data_dir,
+            run_dir=places.private(Path(settings.run_dir) if settings.run_dir else places.run_dir(data_dir)),
+            ram_dir=places.private(Path(settings.ram_dir) if settings.ram_dir else places.ram_dir(data_dir)),
+        ),
         credentials=credentials,
         clock=clock,
     )
@@ -62,6 +70,7 @@ async def serving_node(settings: NodeSettings, invitation: str) -> AsyncIterator
 @click.option("--listen", help="HOST:PORT for the controller and other nodes.")
 @click.option("--advertise", help="HOST:PORT at which nodes of other sites reach it, if not as bound.")
 @click.option("--name", help="Name of the node, given when it joins.")
+@click.option("--controller", metavar="HOST:PORT", help="Where its controller is now, if it has moved.")
 @click.option("--invitation", default="", help="Text of `novacron node invite`, or @FILE; needed once.")
 @ready_option
 def command(ready_fd: int | None, invitation: str, **flags: str | None) -> None:

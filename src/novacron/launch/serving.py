@@ -1,6 +1,7 @@
 """What the long-lived processes have in common: bound sockets, the word that they are ready, a clean end."""
 
 import asyncio
+import ipaddress
 import os
 import re
 import signal
@@ -38,6 +39,22 @@ def address_of(listener: socket.socket) -> str:
     """``host:port`` as bound."""
     host, port = listener.getsockname()[:2]
     return f"{host}:{port}"
+
+
+def own_address(listener: socket.socket, advertise: str) -> str:
+    """Where others of the same site reach it: as bound, unless it is bound to every address of the host.
+
+    Raises InvalidInputError when it is, and nothing says under which of them to look for it.
+    """
+    address = address_of(listener)
+    if not ipaddress.ip_address(listener.getsockname()[0]).is_unspecified:
+        return address
+    if not advertise:
+        raise InvalidInputError(
+            f"{address} is every address of this host: say at which one others reach it",
+            next_command="the same command with --advertise HOST:PORT",
+        )
+    return advertise
 
 
 def tell_ready(ready_fd: int | None, facts: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import click
+import msgspec
 
 from novacron.core.settings import Settings, load
 from novacron.launch.controller import serving_controller
@@ -43,7 +44,8 @@ def command(
 async def _run(settings: Settings, ready_fd: int | None) -> None:
     async with serving_controller(settings.controller) as (controller, url):
         invitation = await controller.nodes.invite(INVITATION_LIFE_S)
-        async with serving_node(settings.node, invitation.invitation) as (agent, member):
+        node = msgspec.structs.replace(settings.node, controller=controller.cluster.address)
+        async with serving_node(node, invitation.invitation) as (agent, member):
             await controller.nodes.until_ready(member.node_id)
             cluster = controller.cluster
             click.echo(f"cluster {cluster.name}: page and API at {url}, peers at {cluster.address}")

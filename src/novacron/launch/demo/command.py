@@ -82,10 +82,10 @@ async def _journey(a: DemoSite, b: DemoSite, guest: GuestFiles, seed: int, story
     story.say("site-b has joined by invitation of site-a; a guest is made at site-a and begins to work")
     await settle_in(a, guest, seed)
     with story.trip(a.name, b.name) as watch:
-        there = await travel(a, b, POLICY, watch)
+        there = await travel(a, b, POLICY, watch, story.say)
     story.arrived(there)
     with story.trip(b.name, a.name) as watch:
-        back = await travel(b, a, POLICY, watch)
+        back = await travel(b, a, POLICY, watch, story.say)
     story.arrived(back)
     return there, back
 

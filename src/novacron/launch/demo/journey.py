@@ -19,6 +19,7 @@ from novacron.core.errors import NovaCronError
 from novacron.core.units import MIB
 from novacron.launch.demo.console import workload_console
 from novacron.launch.demo.errors import DemoError, UnverifiedError
+from novacron.launch.demo.part import Tell
 from novacron.launch.demo.site import DemoSite
 from novacron.launch.guest.build import GuestFiles
 from novacron.protocol.migration import MigrationPolicy, MigrationSummary
@@ -28,6 +29,7 @@ from novacron.protocol.rest import DiskRequest, Invitation, InviteRequest, JoinR
 VM: Final = "demo"
 MEMORY_BYTES: Final = 512 * MIB
 PART: Final = MIB
+TRIES: Final = 3
 DOWNTIME_MS: Final = 300
 POLICY: Final = MigrationPolicy(max_downtime_ms=DOWNTIME_MS, verify_window_ms=0)  # back as soon as it is there
 Watch = Callable[[Migration], None]
@@ -91,9 +93,21 @@ async def settle_in(site: DemoSite, guest: GuestFiles, seed: int) -> Vm:
     return vm
 
 
-async def travel(source: DemoSite, target: DemoSite, policy: MigrationPolicy, watch: Watch) -> Trip:
-    """Move the VM and let the guest verify itself; raises UnverifiedError, or what the migration failed for."""
-    migration = await asyncio.to_thread(_migrate, source.client, target.name, policy, watch)
+async def travel(
+    source: DemoSite, target: DemoSite, policy: MigrationPolicy, watch: Watch, tell: Tell = lambda _: None
+) -> Trip:
+    """Move the VM and let the guest verify itself; raises UnverifiedError, or what the migration failed for.
+
+    A migration that failed has left the guest where it was: it is tried again, ``TRIES`` times in all.
+    """
+    for left in reversed(range(TRIES)):
+        migration = await asyncio.to_thread(_migrate, source.client, target.name, policy, watch)
+        if migration.outcome == "succeeded":
+            break
+        failure = _failed(migration)
+        if not left:
+            raise failure
+        tell(f"{failure.cause}; the guest goes on at {source.name}, and it is tried again")
     await asyncio.to_thread(_arrived, target.client)
     async with workload_console(target.url, target.token, VM) as console:
         found = await console.check(migration.id)
@@ -137,10 +151,8 @@ def _migrate(client: Client, target: str, policy: MigrationPolicy, watch: Watch)
         if sight.value is None or sight.lost:
             continue
         watch(sight.value)
-        if sight.value.outcome == "succeeded":
-            return sight.value
         if sight.value.outcome:
-            raise _failed(sight.value)
+            return sight.value
     raise DemoError("the migration's record went away")
 
 

@@ -1,0 +1,151 @@
+"""The commands that start whole clusters, as a user starts them."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from novacron.launch.demo.site import NOVACRON
+from novacron.launch.main import run
+
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("qemu-1")]
+FAST = ("--link", "1Gbit/s", "--delay", "2ms")
+SLOW_S = 240
+
+
+@asynccontextmanager
+async def started(*words: str, **environment: str):
+    """A command whose output is read as it comes; ended with the context."""
+    process = await asyncio.create_subprocess_exec(
+        *NOVACRON,
+        *words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+async def line_with(process, text: str) -> str:
+    async with asyncio.timeout(SLOW_S):
+        seen = []
+        while line := (await process.stdout.readline()).decode():
+            seen.append(line)
+            if text in line:
+                return line
+    raise AssertionError("".join(seen))
+
+
+async def test_the_demo_compares_with_stock_qemu_and_says_all_of_it_as_json():
+    async with started("demo", *FAST, "--compare", "--output", "json") as demo:
+        async with asyncio.timeout(SLOW_S):
+            out = await demo.stdout.read()
+        assert await demo.wait() == 0, out.decode()
+    told = json.loads(out)
+    there, back = told["there"], told["back"]
+    assert told["verified"]
+    assert (there["source"], there["target"], back["source"], back["target"]) == (
+        "site-a",
+        "site-b",
+        "site-b",
+        "site-a",
+    )
+    assert there["errors"] == back["errors"] == 0
+    assert back["wire_bytes"] < 0.05 * back["guest_bytes"]
+    assert there["literal_bytes"] > there["compressed_wire_bytes"] > 0
+    assert [peer["name"] for peer in told["stock"]] == ["stock plain", "stock multifd+zstd"]
+    assert all(peer["errors"] == 0 for peer in told["stock"])
+    assert "namespaces" in told["lab"]
+
+
+async def test_a_node_that_is_killed_in_the_middle_of_the_demo_costs_nothing():
+    async with started("demo", *FAST) as demo:
+        address = re.search(r"http://[\d.:]+", await line_with(demo, "site-b: http"))[0]
+        assert address
+        await line_with(demo, "copying")
+        os.kill(node_of("site-b", demo.pid), signal.SIGKILL)
+        assert "it is started again" in await line_with(demo, "has ended")
+        assert ", 0 wrong" in await line_with(demo, "arrived and verified")
+        assert ", 0 wrong" in await line_with(demo, "arrived and verified")
+        await line_with(demo, "on the wire")
+        async with asyncio.timeout(60):
+            await demo.stdout.read()
+        assert await demo.wait() == 0
+
+
+def node_of(site: str, parent: int) -> int:
+    """The process id of a site's node, among the children of the demo."""
+    found = subprocess.run(
+        ["pgrep", "--parent", str(parent), "--full", f"node .*--name {site}-node"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(found.stdout.split()[0])
+
+
+async def test_a_whole_cluster_on_one_machine_starts_answers_and_ends(tmp_path, monkeypatch, accelerator_file):
+    (tmp_path / "node").mkdir()
+    (tmp_path / "node" / "accelerator.json").write_bytes(accelerator_file.read_bytes())
+    places = ("--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0", "--api", "127.0.0.1:0")
+    config = {"NOVACRON_CONFIG_DIR": str(tmp_path / "config")}
+    async with started("up", "--data-dir", str(tmp_path), "--cluster", "home", *places, **config) as up:
+        await line_with(up, "novacron vm list")
+        monkeypatch.setenv("NOVACRON_CONFIG_DIR", config["NOVACRON_CONFIG_DIR"])
+        assert await asyncio.to_thread(run, ["node", "list"]) == 0
+        up.terminate()
+        assert await up.wait() == 0
+    async with started("up", "--data-dir", str(tmp_path), *places, **config) as again:
+        assert "cluster home" in await line_with(again, "cluster")
+        await line_with(again, "novacron vm list")
+
+
+async def test_the_benchmark_gives_ratios_to_a_peer_of_the_same_run():
+    words = ("bench", "migration", "--link", "2Gbit/s", "--delay", "1ms", "--runs", "1", "--give-up", "15s")
+    async with started(*words, "--output", "json") as bench:
+        async with asyncio.timeout(SLOW_S):
+            out = await bench.stdout.read()
+        assert await bench.wait() == 0, out.decode()
+    by_name = {one["contender"]: one for one in json.loads(out)["standings"]}
+    assert set(by_name) == {"novacron", "novacron, the way back", "stock multifd+zstd", "stock plain"}
+    assert by_name["stock multifd+zstd"]["time_ratio"] == 1.0
+    ours, peer = by_name["novacron"], by_name["stock multifd+zstd"]
+    assert ours["bytes_ratio"] == ours["link_bytes"] / peer["link_bytes"]
+    assert sum(one["errors"] for one in by_name.values()) == 0
+
+
+def test_doctor_tries_what_there_is(capsys):
+    assert run(["doctor", "--output", "json"]) == 0
+    found = {check["what"]: check["state"] for check in json.loads(capsys.readouterr().out)}
+    assert found["QEMU"] == "ok"
+    assert found["accelerator"] in {"ok", "warn"}
+    assert found["demo's link"] == "ok"
+
+
+def test_doctor_says_what_to_install_and_fails(capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    assert run(["doctor", "--output", "json"]) == 1
+    found = {check["what"]: check for check in json.loads(capsys.readouterr().out)}
+    assert found["QEMU"]["state"] == "fail"
+    assert "apt-get install" in found["QEMU"]["next_command"]
+    assert found["demo's guest"]["next_command"] == "./up --check"
+
+
+def test_doctor_names_ports_that_are_taken_and_addresses_that_are_none(capsys, monkeypatch):
+    monkeypatch.setenv("NOVACRON_CONTROLLER_API", "nonsense")
+    run(["doctor", "--output", "json"])
+    found = {check["what"]: check for check in json.loads(capsys.readouterr().out)}
+    assert found["port of the API"]["state"] == "fail"

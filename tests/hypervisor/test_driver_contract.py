@@ -381,6 +381,21 @@ async def test_a_running_guest_moves_there_and_comes_back_for_almost_nothing(hyp
     assert back.summary.wire_bytes < 0.05 * back.summary.guest_bytes
 
 
+async def test_a_guest_that_has_moved_can_boot_again(on_qemu, short_dir):
+    """By its kernel, which is no part of what moves, and with every record that it wrote."""
+    pair = Pair(on_qemu.make, short_dir)
+    await pair.drivers["a"].create(VM, on_qemu.guest)
+    machine = await pair.drivers["a"].start(VM)
+    async with console(machine) as guest:
+        await guest.wait_for("t")
+    there = await pair.move(machine, "b", 2)
+    async with console(there.machine) as guest:
+        before = await guest.check("there")
+        after = await guest.reboot()
+        assert after["kept"] >= before["records"]
+        assert (await guest.check("again"))["errors"] == 0
+
+
 async def test_memory_disks_are_made_from_raw_images_alone(in_memory):
     driver = in_memory.make("a")
     disk = DiskSpec("disk0", 4 * MIB, "disk")

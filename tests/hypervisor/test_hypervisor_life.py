@@ -22,7 +22,7 @@ from novacron.hypervisor.errors import (
     VmUnknownError,
 )
 from novacron.hypervisor.spec import CloudInitSeed, DiskSpec, KernelBoot, NicSpec, VmSpec
-from support.pair import VM, small_spec
+from support.pair import VM, Pair, console, small_spec
 
 pytestmark = pytest.mark.xdist_group("qemu-2")
 LOUD = "console=ttyS0 panic=-1 novacron.seed=7 novacron.hot=64 novacron.cold=64 novacron.rate=100"
@@ -165,3 +165,37 @@ async def test_a_guest_of_a_size_that_this_qemu_would_corrupt_is_not_let_in(make
     await driver.reserve_ram(ram, 96 * MIB)
     with pytest.raises(MachineTypeError, match="would corrupt"):
         await driver.prepare_incoming(VM, loud(), ram_path=ram, overlay=False)
+
+
+async def test_several_disks_cards_and_a_seed_move_together(make_driver, short_dir):
+    pair = Pair(make_driver, short_dir)
+    seed = CloudInitSeed(user_data="#cloud-config\nhostname: a-guest\n")
+    cards = (NicSpec("nic0", "52:54:00:00:00:01"), NicSpec("nic1", "52:54:00:00:00:02", "none"))
+    disks = (DiskSpec("disk0", GIB, "disk"), DiskSpec("empty", 64 * MIB), DiskSpec("full", GIB, "disk"))
+    spec = msgspec.structs.replace(small_spec(), disks=disks, nics=cards, seed=seed)
+    await pair.drivers["a"].create(VM, spec)
+    machine = await pair.drivers["a"].start(VM)
+    async with console(machine) as guest:
+        await guest.wait_for("t")
+    there = await pair.move(machine, "b", 2)
+    async with console(there.machine) as guest:
+        found = await guest.check("there")
+    assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
+    for disk in ("empty", "full"):
+        await output("qemu-img", "compare", "-U", str(machine.disks[disk]), str(there.machine.disks[disk]))
+    macs = {card["main-mac"] for card in await there.machine.qmp("query-rx-filter")}
+    assert macs == {card.mac for card in cards}
+
+
+async def test_a_uefi_vm_moves_with_its_variables_and_its_firmware_starts_again(make_driver, short_dir):
+    pair = Pair(make_driver, short_dir)
+    spec = VmSpec(name="efi", vcpus=1, memory_bytes=256 * MIB, firmware="uefi", disks=(DiskSpec("disk0", 16 * MIB),))
+    await pair.drivers["a"].create(VM, spec)
+    machine = await pair.drivers["a"].start(VM)
+    await said(machine, "BdsDxe")
+    there = await pair.move(machine, "b", 2)
+    kept = short_dir / "a/vms" / VM / "uefi-vars.fd"
+    came = short_dir / "b/vms" / VM / "uefi-vars.fd"
+    assert came.read_bytes() == kept.read_bytes()
+    await there.machine.qmp("system_reset")
+    await said(there.machine, "BdsDxe")

@@ -12,7 +12,7 @@ import pytest_asyncio
 from novacron.control import saved_state
 from novacron.launch.demo.site import NOVACRON
 from novacron.launch.main import run
-from support.wreck import VM, Sites
+from support.wreck import VM, Sites, _state, instances, until
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("qemu-2"), pytest.mark.asyncio(loop_scope="module")]
 USAGE, NOT_FOUND, CONFLICT = 2, 3, 5
@@ -82,6 +82,23 @@ async def test_a_migration_is_followed_as_lines_of_json_and_rolled_back_in_its_w
     shown = await novacron.json("migration", "show", seen[-1]["id"], context="a")
     assert shown["outcome"] == "rolled_back"
     assert await sites.verdict("rolled-back") == {"errors": 0, "lost": 0, "doubled": 0}
+
+
+async def test_an_operator_takes_a_vm_over_and_the_other_side_stands_down(sites, novacron):
+    begun = await novacron.json("migrate", VM, "--to", "b", "--verify-window", "10min")
+    assert (await novacron("migration", "watch", begun["id"]))[0] == 0
+    code, _, err = await novacron("vm", "take-over", VM, "--attest", "too short", context="a")
+    assert code == USAGE
+    assert "attestation" in err
+    code, out, err = await novacron("vm", "take-over", VM, "--attest", "site b has burned down", context="a")
+    assert code == 0, err
+    assert "is this cluster's again" in out
+    assert (await novacron.json("vm", "show", VM, context="a"))["state"] == "running"
+    shown = await novacron.json("migration", "show", begun["id"], context="a")
+    assert (shown["outcome"], shown["attestation"]) == ("taken_over", "site b has burned down")
+    assert await sites.verdict("taken-over") == {"errors": 0, "lost": 0, "doubled": 0}
+    await until(lambda: not _state(sites.away))
+    assert instances(sites.away) == []
 
 
 async def test_a_migration_is_cancelled_and_the_vm_stays(novacron):

@@ -113,10 +113,69 @@ def test_the_answers_of_a_source():
     assert handover.source_answer(handover.release(handover.settle(attempt))) == "committed"
 
 
+def committed() -> tuple[Claim, Attempt]:
+    return handover.commit(*moving())
+
+
+def arrived(epoch: int = 2) -> tuple[Claim, Attempt]:
+    claim, attempt = handover.prepare(None, wanted(epoch))
+    return claim, handover.ready(claim, attempt)
+
+
+def test_a_source_takes_over_what_it_has_handed_over_at_a_fresh_epoch():
+    for claim, attempt in (
+        committed(),
+        (committed()[0], handover.settle(committed()[1])),
+        (committed()[0], handover.release(handover.settle(committed()[1]))),
+    ):
+        owned, taken = handover.take_over(claim, attempt)
+        assert (owned.ownership, owned.epoch, owned.burned) == (Ownership.OWNER, 3, 3)
+        assert taken.state is State.TAKEN_OVER
+        assert handover.take_over(owned, taken) == (owned, taken)
+        assert handover.source_answer(taken) == "aborted"
+        assert handover.told(taken).state is State.RECLAIMED
+
+
+def test_a_destination_takes_over_only_what_is_whole():
+    claim, attempt = handover.prepare(None, wanted(2))
+    with pytest.raises(JournalError):
+        handover.take_over(claim, attempt)
+    owned, taken = handover.take_over(*arrived())
+    assert (owned.ownership, owned.epoch) == (Ownership.OWNER, 3)
+    assert handover.told(taken).state is State.RUNNING
+
+
+def test_what_a_node_owns_cannot_be_taken_over():
+    claim, attempt = moving()
+    with pytest.raises(StaleEpochError, match="nothing to take over"):
+        handover.take_over(claim, handover.abort(attempt))
+
+
+def test_the_other_end_stands_down_once_and_owns_nothing():
+    running = handover.run(*arrived(), 2)
+    fenced, lost = handover.stand_down(*running, 3)
+    assert (fenced.ownership, fenced.burned, lost.state) == (Ownership.FENCED, 3, State.LOST)
+    assert handover.stand_down(fenced, lost, 3) == (fenced, lost)
+    _, settled = handover.stand_down(*moving(), 9)
+    assert settled.state is State.SETTLED
+    with pytest.raises(StaleEpochError):
+        handover.open_attempt(fenced, MigrationId("mig-2"))
+    assert handover.prepare(fenced, wanted(4, MigrationId("mig-2")))[0].burned == 4
+
+
+def test_an_end_that_has_gone_on_says_that_two_copies_ran():
+    claim, attempt = handover.run(*arrived(), 2)
+    gone_on, _ = handover.open_attempt(claim, MigrationId("mig-2"))
+    with pytest.raises(StaleEpochError, match="two copies ran"):
+        handover.stand_down(gone_on, attempt, 3)
+
+
 class TwoNodes(RuleBasedStateMachine):
     """Two nodes hand one VM to each other over a link that loses, repeats and delays whatever it likes.
 
-    A node acts only on its journal; messages are facts that stay deliverable for ever, in any order. QEMU may die.
+    A node acts only on its journal; messages are facts that stay deliverable for ever, in any order. QEMU may die. An
+    operator may fence a node that does not own the VM, and take it over at the other one: until the fenced node has
+    heard that it must stand down, it hears and does nothing else.
     """
 
     def __init__(self) -> None:
@@ -125,6 +184,7 @@ class TwoNodes(RuleBasedStateMachine):
         self.attempts: dict[tuple[str, MigrationId], Attempt] = {}
         self.said: list[tuple[str, str, MigrationId, int]] = []  # kind, to whom, migration, epoch
         self.count = 0
+        self.fenced: set[str] = set()
 
     def _set(self, node: str, result: tuple[Claim, Attempt] | Attempt) -> None:
         claim, attempt = result if isinstance(result, tuple) else (self.claims[node], result)
@@ -155,8 +215,15 @@ class TwoNodes(RuleBasedStateMachine):
         kind, node, migration, epoch = data.draw(st.sampled_from(self.said))
         other = "b" if node == "a" else "a"
         claim, attempt = self.claims[node], self.attempts.get((node, migration))
+        if node in self.fenced and kind != "stand_down":
+            return
         try:
             match kind:
+                case "stand_down" if attempt is not None:
+                    assert claim is not None
+                    self._set(node, handover.stand_down(claim, attempt, epoch))
+                    self.fenced.discard(node)
+                    self._set(other, handover.told(self.attempts[other, migration]))
                 case "prepare" if attempt is None:
                     self._set(node, handover.prepare(claim, wanted(epoch, migration)))
                     self.said.append(("prepared", other, migration, epoch))
@@ -188,12 +255,30 @@ class TwoNodes(RuleBasedStateMachine):
             case "lost":
                 self._set(node, handover.reclaim(claim, attempt))
 
+    @precondition(lambda self: self.attempts and self._owner() is None and not self.fenced)
+    @rule(data=st.data())
+    def take_over(self, data: st.DataObject) -> None:
+        node = data.draw(st.sampled_from(sorted({node for node, _ in self.attempts})))
+        mine = [attempt for (at, _), attempt in self.attempts.items() if at == node]
+        latest, claim = max(mine, key=lambda attempt: attempt.epoch), self.claims[node]
+        assert claim is not None
+        try:
+            owned, taken = handover.take_over(claim, latest)
+        except (StaleEpochError, JournalError):
+            return
+        other = "b" if node == "a" else "a"
+        self._set(node, (owned, taken))
+        self.fenced.add(other)
+        self.said.append(("stand_down", other, taken.migration_id, owned.epoch))
+
     @precondition(lambda self: self.attempts)
     @rule(data=st.data(), what=st.sampled_from(["ready", "abort", "die", "ask", "release"]))
     def act(self, data: st.DataObject, what: str) -> None:
         node, migration = data.draw(st.sampled_from(sorted(self.attempts)))
         claim, attempt = self.claims[node], self.attempts[node, migration]
         assert claim is not None
+        if node in self.fenced:
+            return
         other = "b" if node == "a" else "a"
         try:
             match what:

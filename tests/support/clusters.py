@@ -152,6 +152,13 @@ class ClusterUnderTest:
             await guest.wait_for("t")
         return (await self.database.read(lambda tx: VMS.get(tx, vm.id))).value
 
+    async def boot_small(self, name: str = "demo", **more) -> Vm:
+        """The same on a driver in memory."""
+        small = VmRequest(name=name, memory_bytes=16 * MIB, disks=(DiskRequest(4 * MIB),))
+        more = {**msgspec.structs.asdict(small), **more}
+        del more["name"]
+        return await self.boot(name, **more)
+
     async def migrate(self, vm: str, to: str, policy) -> Migration:
         return await self.controller.migrations.start(MigrateRequest(vm, to, policy))
 
@@ -205,12 +212,13 @@ def on_qemu(accelerator_file: Path):
     return make
 
 
-def in_memory():
-    """Drivers of VMs in memory; a node that is started again finds those of its host."""
+def in_memory(**given: MemoryHost):
+    """Drivers of VMs in memory; a node started again finds those of its host. ``given`` are hosts by cluster."""
     hosts: dict[Path, MemoryHost] = {}
 
     def make(image_path, *, data_dir: Path, run_dir: Path, ram_dir: Path) -> MemoryDriver:
-        host = hosts.setdefault(data_dir, MemoryHost())
+        cluster = data_dir.parent.name.replace("-", "_")
+        host = hosts.setdefault(data_dir, given.get(cluster) or MemoryHost())
         return MemoryDriver(image_path, host=host, run_dir=run_dir, ram_dir=ram_dir)
 
     return make

@@ -13,6 +13,7 @@ from novacron.agent.images import Images
 from novacron.agent.incoming import IncomingMigrations
 from novacron.agent.journal import Journal
 from novacron.agent.outgoing import OutgoingMigrations
+from novacron.agent.takeovers import TakeOvers
 from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.ids import NodeId, VmId
@@ -79,7 +80,20 @@ class Agent:
             cache_dir=data_dir / "cache",
         )
         self._incoming = IncomingMigrations(
-            driver=self._driver, journal=self._journal, vms=self._vms, credentials=credentials, clock=clock
+            driver=self._driver,
+            journal=self._journal,
+            vms=self._vms,
+            events=self._events,
+            credentials=credentials,
+            clock=clock,
+        )
+        self._takeovers = TakeOvers(
+            journal=self._journal,
+            vms=self._vms,
+            outgoing=self._outgoing,
+            incoming=self._incoming,
+            credentials=credentials,
+            clock=clock,
         )
         self._server = Server(credentials)
         self._looking: asyncio.Task[None] | None = None
@@ -98,6 +112,7 @@ class Agent:
         await self._vms.recover()
         await self._incoming.recover()
         await self._outgoing.recover()
+        self._takeovers.recover()
         self._looking = asyncio.create_task(self._look())
         return self
 
@@ -107,6 +122,7 @@ class Agent:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
         await self._server.close()
+        await self._takeovers.close()
         await self._outgoing.close()
         await self._incoming.close()
         await self._driver.detach()
@@ -180,7 +196,7 @@ class Agent:
         server.method("vm.resize", VmResize, self._vms.resize, allow=controller)
         server.method("vm.delete", VmRef, self._vms.delete, allow=controller)
         server.method("vm.report", VmRef, self._vms.report, allow=controller)
-        server.method("vm.take_over", TakeOver, self._vms.take_over, allow=controller)
+        server.method("vm.take_over", TakeOver, self._takeovers.take_over, allow=controller)
         server.duplex("vm.console", VmRef, self._vms.console, allow=controller)
         server.method("image.presence", ImageRef, self._images.presence, allow=controller)
         server.method("image.write", ImageWrite, self._images.write, allow=controller)
@@ -194,4 +210,5 @@ class Agent:
         server.method("migration.report", MigrationRef, self.report, allow=controller)
         server.method("handover.ask", HandoverQuestion, self._outgoing.ask, allow=node)
         server.method("handover.commit", HandoverQuestion, self._incoming.commit, allow=node)
+        server.method("handover.stand_down", HandoverQuestion, self._takeovers.stand_down, allow=node)
         server.channels(self._incoming.receive)

@@ -5,19 +5,21 @@ has said what became of the attempt, or its own QEMU died.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import structlog
 
+from novacron.agent.events import Events
 from novacron.agent.journal import Facts, Journal
 from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.errors import RemoteError
 from novacron.core.ids import MigrationId
 from novacron.hypervisor.driver import Driver, Machine
+from novacron.hypervisor.errors import VmStateError
 from novacron.migration import handover
 from novacron.migration.destination import Destination, Incoming, take_possession
 from novacron.migration.errors import JournalError, StaleEpochError
@@ -31,7 +33,7 @@ from novacron.protocol.migration import (
     MigrationRef,
     MigrationReport,
 )
-from novacron.protocol.node import Nothing
+from novacron.protocol.node import NodeEvent, Nothing
 from novacron.wire.channel import ParallelChannel
 from novacron.wire.client import Client
 from novacron.wire.credentials import Credentials
@@ -39,16 +41,27 @@ from novacron.wire.errors import WireError
 from novacron.wire.identity import SpiffeId
 
 ASK_EVERY_S: Final = 1.0
+Transition = Callable[[Claim, Attempt], tuple[Claim, Attempt]]
 log = structlog.get_logger()
 
 
 class IncomingMigrations:
     """What a controller and a source may ask of migrations that come."""
 
-    def __init__(self, *, driver: Driver, journal: Journal, vms: Vms, credentials: Credentials, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        driver: Driver,
+        journal: Journal,
+        vms: Vms,
+        events: Events,
+        credentials: Credentials,
+        clock: Clock,
+    ) -> None:
         self._driver = driver
         self._journal = journal
         self._vms = vms
+        self._events = events
         self._credentials = credentials
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
@@ -71,7 +84,7 @@ class IncomingMigrations:
                 await self._lose(attempt)  # also when it was lost before: its QEMU may still be there
             elif attempt.state is State.READY:
                 self._after(self._watch_over(attempt))
-            elif attempt.state is State.RUNNING:
+            elif attempt.state in {State.RUNNING, State.TAKEN_OVER}:
                 await self._let_run(attempt)
 
     async def prepare(self, _peer: SpiffeId, order: IncomingOrder) -> IncomingReady:
@@ -150,7 +163,7 @@ class IncomingMigrations:
             channel,
             self._clock,
             ready=lambda: self._ready(attempt),
-            run=lambda epoch: self._run(attempt, machine, epoch),
+            run=lambda epoch: self._own(attempt, machine, lambda claim, now: handover.run(claim, now, epoch)),
         )
         self._receiving.add(attempt.migration_id)
         try:
@@ -170,7 +183,7 @@ class IncomingMigrations:
         async with self._resolving.setdefault(attempt.migration_id, asyncio.Lock()):
             attempt = self._journal.attempt(question.migration_id)
             if attempt.state is State.READY:
-                await self._possess(attempt, question.epoch)
+                await self._possess(attempt, lambda claim, now: handover.run(claim, now, question.epoch))
             word = self._word(question.migration_id)
             return HandoverAnswer(word, attempt.epoch, alive=word == "running" and await self._lives(attempt))
 
@@ -188,7 +201,16 @@ class IncomingMigrations:
             )
         )
 
-    async def _run(self, attempt: Attempt, machine: Machine, epoch: int) -> None:
+    async def take_over(self, attempt: Attempt, attestation: str) -> None:
+        """Own what is ready here, on an operator's word; raises VmStateError when its QEMU has gone."""
+        async with self._resolving.setdefault(attempt.migration_id, asyncio.Lock()):
+            if not await self._possess(attempt, handover.take_over, attestation):
+                raise VmStateError(
+                    f"what came of VM {attempt.vm_id} has gone: it cannot be taken over here",
+                    next_command="novacron vm take-over (at the cluster that it came from)",
+                )
+
+    async def _own(self, attempt: Attempt, machine: Machine, transition: Transition, attestation: str = "") -> None:
         """Own it."""
 
         def decide() -> tuple[Claim, Attempt, Facts]:
@@ -199,8 +221,9 @@ class IncomingMigrations:
                 power=attempt.power,
                 arrival_state=attempt.migration_id,
                 arrival_image=str(machine.ram_path),
+                attestation=attestation,
             )
-            return *handover.run(claim, now, epoch), facts
+            return *transition(claim, now), facts
 
         await self._journal.change(decide)
         await self._take_its_place(machine)
@@ -212,14 +235,18 @@ class IncomingMigrations:
             if other.instance != machine.instance:
                 await other.kill()
 
-    async def _possess(self, attempt: Attempt, epoch: int) -> None:
+    async def _possess(self, attempt: Attempt, transition: Transition, attestation: str = "") -> bool:
+        """Own it and let it run; False when it is lost."""
         machine = await self._machine(attempt)
         if machine is None:
             await self._lose(attempt)
-            return
+            return False
         running = attempt.power == "running"
-        await take_possession(machine, running=running, record=lambda: self._run(attempt, machine, epoch))
+        await take_possession(
+            machine, running=running, record=lambda: self._own(attempt, machine, transition, attestation)
+        )
         await self._vms.publish(attempt.vm_id)
+        return True
 
     async def _lives(self, attempt: Attempt) -> bool:
         machine = await self._machine(attempt)
@@ -266,13 +293,18 @@ class IncomingMigrations:
             if state not in {State.PREPARED, State.READY} or attempt.migration_id in self._receiving:
                 return
             if answer.state == "committed" and state is State.READY:
-                await self._possess(attempt, answer.epoch)
+                await self._possess(attempt, lambda claim, now: handover.run(claim, now, answer.epoch))
             elif answer.state == "aborted":
                 await self._lose(attempt)
 
     async def _lose(self, attempt: Attempt) -> None:
         """Recorded first: what is lost never runs."""
         await self._journal.change(lambda: (None, handover.lose(self._journal.attempt(attempt.migration_id)), None))
+        await self.drop(attempt)
+
+    async def drop(self, attempt: Attempt) -> None:
+        """What was made ready for an attempt that is lost ends, and goes."""
+        self._events.publish(NodeEvent(migration=await self.report(attempt.migration_id)))
         machine = await self._machine(attempt)
         if machine is not None:
             await self._driver.drop_incoming(machine)
@@ -285,6 +317,8 @@ class IncomingMigrations:
 
     def _word(self, migration_id: MigrationId) -> str:
         state = self._journal.attempt(migration_id).state
+        if state is State.TAKEN_OVER:
+            return str(State.RUNNING)
         return str(state) if state in {State.READY, State.RUNNING, State.LOST} else "pending"
 
     def _after(self, action: Coroutine[Any, Any, None]) -> None:

@@ -34,6 +34,7 @@ class Facts(Struct, frozen=True):
     arrival_image: str = ""  # its RAM as it came here (the running guest's own file, which its writes do not reach)
     cache_state: str = ""  # name of the content that it left behind when it went away
     cache_image: str = ""  # its RAM as it went away
+    attestation: str = ""  # an operator's word, by which it was taken over here
 
 
 class Journal:
@@ -93,6 +94,10 @@ class Journal:
     def attempts(self) -> list[Attempt]:
         """Every attempt."""
         return list(self._attempts.values())
+
+    def latest(self, vm_id: VmId) -> Attempt | None:
+        """The attempt of the highest epoch to move a VM, if there was any."""
+        return max((a for a in self._attempts.values() if a.vm_id == vm_id), key=lambda a: a.epoch, default=None)
 
     def newest(self, attempt: Attempt) -> bool:
         """Whether no later attempt to move that VM is known here."""

@@ -47,6 +47,7 @@ from novacron.wire.identity import SpiffeId
 
 PROGRESS_EVERY_S: Final = 0.25
 ASK_EVERY_S: Final = 1.0
+RETURNED: Final = frozenset({State.ABORTED, State.RECLAIMED, State.TAKEN_OVER})  # the VM is this node's again
 log = structlog.get_logger()
 
 
@@ -103,10 +104,8 @@ class OutgoingMigrations:
             elif attempt.state is State.COMMITTED:
                 move = self._moves[attempt.migration_id] = _Move(Meter(self._clock, phase="committed"))
                 move.task = asyncio.create_task(self._pursue(attempt, move))
-            elif attempt.state in {State.ABORTED, State.RECLAIMED} and self._journal.newest(attempt):
-                machine = await self._vms.machine(attempt.vm_id)
-                if machine is not None:
-                    await self._take_back(machine)  # a stop may have come between the record and the deed
+            elif attempt.state in RETURNED and self._journal.newest(attempt):
+                await self.bring_back(attempt.vm_id)  # a stop may have come between the record and the deed
 
     async def open(self, _peer: SpiffeId, request: OpenRequest) -> OutgoingOffer:
         """Burn an epoch and say what there is to move; the same answer when asked again."""
@@ -181,7 +180,7 @@ class OutgoingMigrations:
     async def release(self, _peer: SpiffeId, ref: MigrationRef) -> Nothing:
         """The time for a rollback is over: the paused VM ends; its disks and RAM become content cache."""
         attempt = self._journal.attempt(ref.migration_id)
-        if attempt.state is State.RELEASED:
+        if attempt.state in {State.RELEASED, State.TAKEN_OVER, State.RECLAIMED}:
             return Nothing()
         released = handover.release(attempt)
         await self._end_paused(attempt.vm_id)
@@ -277,10 +276,21 @@ class OutgoingMigrations:
     async def _abort(self, migration_id: MigrationId, vm_id: VmId) -> None:
         """Recorded first: no late message may hand over a VM that runs here again."""
         await self._journal.change(lambda: (None, handover.abort(self._journal.attempt(migration_id)), None))
+        await self.bring_back(vm_id)
+
+    async def bring_back(self, vm_id: VmId) -> None:
+        """A VM that is this node's again goes on, when it lives."""
         machine = await self._vms.machine(vm_id)
         if machine is not None:
             await self._take_back(machine)
         await self._vms.publish(vm_id)
+
+    async def stop_pursuing(self, migration_id: MigrationId) -> None:
+        """Ask the destination no longer."""
+        move = self._moves.get(migration_id)
+        if move is not None and move.task is not None:
+            move.task.cancel()
+            await asyncio.gather(move.task, return_exceptions=True)
 
     async def _take_back(self, machine: Machine) -> None:
         await take_back(machine, self._clock, running=self._journal.facts(machine.vm_id).power == "running")
@@ -332,10 +342,7 @@ class OutgoingMigrations:
             return *handover.reclaim(claim, self._journal.attempt(attempt.migration_id)), None
 
         await self._journal.change(decide)
-        machine = await self._vms.machine(attempt.vm_id)
-        if machine is not None:
-            await self._take_back(machine)
-        await self._vms.publish(attempt.vm_id)
+        await self.bring_back(attempt.vm_id)
 
     async def _end_paused(self, vm_id: VmId) -> None:
         """The instance that handed over ends; nothing is left but files."""

@@ -3,8 +3,6 @@
 import asyncio
 from typing import Final
 
-import msgspec
-
 from novacron.agent.errors import VmNotHereError
 from novacron.agent.events import Events
 from novacron.agent.journal import Facts, Journal
@@ -12,7 +10,7 @@ from novacron.core.ids import VmId
 from novacron.hypervisor.driver import Driver, Machine, MachineState
 from novacron.hypervisor.errors import VmStateError, VmUnknownError
 from novacron.migration.handover import UNDER_WAY, Claim, Ownership, Role
-from novacron.protocol.node import NodeEvent, Nothing, TakeOver, VmCreate, VmRef, VmReport, VmResize, VmStop
+from novacron.protocol.node import NodeEvent, Nothing, VmCreate, VmRef, VmReport, VmResize, VmStop
 from novacron.wire.errors import ConnectionBrokenError
 from novacron.wire.identity import SpiffeId
 from novacron.wire.server import Duplex
@@ -149,18 +147,6 @@ class Vms:
             await self._journal.forget(request.vm_id)
         return Nothing()
 
-    async def take_over(self, _peer: SpiffeId, request: TakeOver) -> VmReport:
-        """An operator attests that nobody else runs it: it is owned here again, at a fresh epoch."""
-
-        def decide() -> tuple[Claim, None, None]:
-            claim = self._journal.claim(request.vm_id)
-            epoch = claim.burned + 1
-            return msgspec.structs.replace(claim, ownership=Ownership.OWNER, epoch=epoch, burned=epoch), None, None
-
-        self._not_moving(request.vm_id)
-        await self._journal.change(decide)
-        return await self.publish(request.vm_id)
-
     async def console(self, _peer: SpiffeId, request: VmRef, both: Duplex) -> None:
         """Bytes between the caller and the serial console, until one of them ends."""
         machine = await self.running(request.vm_id)
@@ -186,6 +172,12 @@ class Vms:
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, (ConnectionError, ConnectionBrokenError)):
                 raise result
+
+    async def end_all(self, vm_id: VmId) -> None:
+        """End every instance of a VM that this node may not run."""
+        async with self.lock(vm_id):
+            for machine in await self._driver.adopt(vm_id):
+                await machine.kill()
 
     async def report(self, _peer: SpiffeId, request: VmRef) -> VmReport:
         """This node's word on it."""

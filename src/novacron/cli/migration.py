@@ -55,6 +55,7 @@ def show(session: Session, migration: str) -> None:
         ("begun", moment(value.started_at)),
         ("ended", moment(value.ended_at)),
         *(summary_facts(value.summary) if value.summary else ()),
+        ("taken over on", f"the word: {value.attestation}" if value.attestation else ""),
         ("problem", problem_text(problem.code, problem.cause, problem.next_command) if problem else ""),
     )
     session.output.facts(found, facts)

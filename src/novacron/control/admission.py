@@ -5,7 +5,7 @@ import msgspec
 from novacron.control import specs
 from novacron.control.errors import MigrationRefusedError
 from novacron.control.kinds import MIGRATIONS, NODES, PEERS, VMS
-from novacron.control.mirror import follow_migration
+from novacron.control.mirror import INCOMING, follow_migration
 from novacron.control.nodes import Nodes
 from novacron.control.vms import Vms
 from novacron.core.clock import Clock
@@ -23,8 +23,6 @@ from novacron.protocol.migration import (
 from novacron.protocol.node import Nothing
 from novacron.protocol.resources import Cluster, Migration, Node, Problem
 from novacron.wire.identity import SpiffeId
-
-INCOMING = "incoming"
 
 
 class Admission:

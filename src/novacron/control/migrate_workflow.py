@@ -37,8 +37,13 @@ from novacron.workflow.definition import Irreversible, Json, Step, StepContext, 
 from novacron.workflow.errors import JobCancelledError
 
 FOLLOW_EVERY_S: Final = 0.2
-RETURNED: Final = frozenset({"aborted", "reclaimed"})  # the VM is the source's again
-CANCELLED: Final = frozenset({MigrationCancelledError.code, JobCancelledError.code})
+TAKEN_OVER: Final = "taken_over"
+RETURNED: Final = frozenset({"aborted", "reclaimed", TAKEN_OVER})  # the VM is the source's again
+OUTCOMES: Final = {
+    MigrationCancelledError.code: "cancelled",
+    JobCancelledError.code: "cancelled",
+    TAKEN_OVER: TAKEN_OVER,
+}
 log = structlog.get_logger()
 
 
@@ -196,21 +201,26 @@ class MigrateWorkflow:
                 raise
 
     async def _dismiss(self, context: StepContext) -> None:
-        """Undo of ``admit``."""
-        await self._site_of(_Job(context).target).dismiss(_Job(context).ref)
+        """Undo of ``admit``. Best effort: the node there asks the source's node itself, and drops what it has."""
+        try:
+            await self._site_of(_Job(context).target).dismiss(_Job(context).ref)
+        except NovaCronError as error:
+            if not error.retryable:
+                raise
+            log.info("destination_not_dismissed", job=context.job_id, cause=error.cause)
 
     async def _close(self, context: StepContext) -> None:
         """Undo of ``begin``: the record says how it ended, and the VM is free for another try."""
         job = _Job(context)
-        cancelled = context.error_code in CANCELLED
+        outcome = OUTCOMES.get(context.error_code, "failed")
         problem = Problem(context.error_code, context.error_cause, context.error_next)
 
         def close(tx: Transaction) -> None:
             found = MIGRATIONS.get(tx, job.migration_id).value
             closed = msgspec.structs.replace(
                 found,
-                outcome="cancelled" if cancelled else "failed",
-                problem=None if cancelled else problem,
+                outcome=outcome,
+                problem=problem if outcome == "failed" else None,
                 ended_at=self._clock.now(),
             )
             MIGRATIONS.put(tx, closed, named=False)
@@ -253,9 +263,10 @@ def _plain(value: msgspec.Struct) -> Json:
 
 def _gave_up(report: MigrationReport) -> NovaCronError:
     """What the source's node took its VM back for."""
+    taken_over = report.state == TAKEN_OVER
     return RemoteError(
         report.error_cause or "the source's node gave the migration up",
-        code=report.error_code or MigrationError.code,
+        code=TAKEN_OVER if taken_over else report.error_code or MigrationError.code,
         exit_code=MigrationError.exit_code,
         http_status=MigrationError.http_status,
         next_command=report.error_next,

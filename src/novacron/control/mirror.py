@@ -13,10 +13,13 @@ from novacron.protocol.node import VmReport
 from novacron.protocol.resources import Migration, Problem, Vm
 
 CREATING: Final = "creating"
+OUTGOING, INCOMING = "outgoing", "incoming"
 
 
 def follow_vm(known: Vm | None, report: VmReport, node_id: NodeId, now: float) -> Vm | None:
-    """The record after a node's word; None when that word says nothing of a VM that this cluster owns."""
+    """The record after a node's word; None when there is none (any more) of a VM that this cluster owns."""
+    if report.ownership == "fenced" and known is not None and known.node_id == node_id:
+        return None  # it was taken over elsewhere
     if report.ownership != "owner":
         return known
     if known is None:
@@ -45,6 +48,14 @@ def missing(known: Vm) -> Vm:
     """The record of a VM that its own node does not know."""
     problem = Problem("vm_missing", "its node does not know it any more", f"novacron vm show {known.name}")
     return msgspec.structs.replace(known, state="failed", problem=problem)
+
+
+def follow_arrival(known: Migration, report: MigrationReport, now: float) -> Migration:
+    """The record of a migration that comes, after its node's word: one that is lost here has ended."""
+    if known.outcome or known.direction != INCOMING or report.state != "lost":
+        return known
+    problem = Problem("migration_dismissed", f"{known.source_cluster} gave it up: the VM runs on there")
+    return msgspec.structs.replace(known, outcome="failed", problem=problem, ended_at=now)
 
 
 def follow_migration(known: Migration, report: MigrationReport) -> Migration:

@@ -19,6 +19,7 @@ from novacron.core.ids import ClusterId, NodeId, check_name, new_id
 from novacron.database.database import Database, Transaction
 from novacron.federation import invitation
 from novacron.federation.invitation import Invite
+from novacron.protocol.migration import MigrationReport
 from novacron.protocol.node import (
     NodeAnnounce,
     NodeDescription,
@@ -159,9 +160,12 @@ class Nodes:
         now = self._clock.now()
 
         def follow(tx: Transaction) -> None:
-            known = VMS.find(tx, report.vm_id)
-            followed = mirror.follow_vm(known.value if known else None, report, node_id, now)
-            if followed is not None and followed != (known.value if known else None):
+            found = VMS.find(tx, report.vm_id)
+            known = found.value if found else None
+            followed = mirror.follow_vm(known, report, node_id, now)
+            if followed is None:
+                VMS.delete(tx, report.vm_id)
+            elif followed != known:
                 _put_vm(tx, followed)
 
         await self._database.write(follow)
@@ -199,7 +203,7 @@ class Nodes:
                 if event.vm is not None:
                     await self.note(event.vm, node_id)
                 elif event.migration is not None:
-                    await self._note_migration(event)
+                    await self._note_migration(event.migration)
                 else:
                     await self._look(node_id)
 
@@ -219,22 +223,14 @@ class Nodes:
             for vm in list(VMS.every(tx)):
                 if vm.node_id == node_id and vm.id not in here and vm.state != mirror.CREATING:
                     VMS.put(tx, mirror.missing(vm))
+            for move in description.migrations:
+                _follow(tx, move, now)
 
         await self._database.write(settle)
 
-    async def _note_migration(self, event: NodeEvent) -> None:
-        report = event.migration
-        assert report is not None  # noqa: S101 - the caller has looked
-
-        def follow(tx: Transaction) -> None:
-            known = MIGRATIONS.find(tx, report.migration_id)
-            if known is None or known.value.direction != "outgoing":
-                return
-            followed = mirror.follow_migration(known.value, report)
-            if followed != known.value:
-                MIGRATIONS.put(tx, followed, named=False)
-
-        await self._database.write(follow)
+    async def _note_migration(self, report: MigrationReport) -> None:
+        now = self._clock.now()
+        await self._database.write(lambda tx: _follow(tx, report, now))
 
     async def _mark(self, node_id: NodeId, state: str) -> None:
         def mark(tx: Transaction) -> None:
@@ -243,6 +239,20 @@ class Nodes:
                 NODES.put(tx, msgspec.structs.replace(node.value, state=state))
 
         await self._database.write(mark)
+
+
+def _follow(tx: Transaction, report: MigrationReport, now: float) -> None:
+    """The record of a migration, after the word of a node that is one of its ends."""
+    found = MIGRATIONS.find(tx, report.migration_id)
+    if found is None:
+        return
+    known = found.value
+    if report.role == "destination":
+        followed = mirror.follow_arrival(known, report, now)
+    else:
+        followed = mirror.follow_migration(known, report) if known.direction == mirror.OUTGOING else known
+    if followed != known:
+        MIGRATIONS.put(tx, followed, named=False)
 
 
 def _put_vm(tx: Transaction, vm: Vm) -> None:

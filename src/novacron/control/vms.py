@@ -10,14 +10,14 @@ from msgspec import Struct
 from novacron.control import scheduler, specs
 from novacron.control.errors import NodeUnreachableError
 from novacron.control.images import Images
-from novacron.control.kinds import NODES, VMS
+from novacron.control.kinds import MIGRATIONS, NODES, VMS
 from novacron.control.nodes import Nodes
 from novacron.core.clock import Clock
 from novacron.core.errors import ConflictError
-from novacron.core.ids import NodeId, VmId, new_id
+from novacron.core.ids import MigrationId, NodeId, VmId, new_id
 from novacron.database.database import Database, Transaction
 from novacron.protocol.node import ImagePresence, ImageRef, ImageWrite, TakeOver, VmRef, VmReport, VmResize, VmStop
-from novacron.protocol.resources import Image, Node, Vm
+from novacron.protocol.resources import Image, Migration, Node, Vm
 from novacron.protocol.rest import ResizeRequest, StopRequest, TakeOverRequest, VmRequest
 from novacron.protocol.vm import VmSpec
 from novacron.wire.server import Duplex
@@ -25,6 +25,7 @@ from novacron.workflow import journal
 from novacron.workflow.runner import WorkflowRunner
 
 STOP_MARGIN_S: Final = 15.0
+TAKEN_OVER: Final = "taken_over"  # an outcome of a migration
 
 
 class Vms:
@@ -118,9 +119,17 @@ class Vms:
         return await self._ask(vm, "vm.resize", VmResize(vm.id, specs.resized(vm.spec, request)))
 
     async def take_over(self, reference: str, request: TakeOverRequest) -> Vm:
-        """An operator attests that nobody else runs it: its node owns it again, at a fresh epoch."""
-        vm = await self._get(reference)
-        return await self._ask(vm, "vm.take_over", TakeOver(vm.id, request.attestation))
+        """An operator attests that nobody else runs it: the node here owns it, at a fresh epoch.
+
+        ``reference`` may be of a VM that has left, or has not arrived: it is known by its migration. Raises
+        ResourceUnknownError, and what the node refuses.
+        """
+        migration, node = await self._database.read(lambda tx: _last_move(tx, reference))
+        message = TakeOver(migration.vm_id, request.attestation)
+        report = await self._nodes.call(node.id, "vm.take_over", message, VmReport)
+        await self._database.write(lambda tx: _note_take_over(tx, migration.id, request.attestation))
+        await self._nodes.note(report, node.id)
+        return await self._get(migration.vm_id)
 
     async def delete(self, reference: str, *, force: bool) -> str:
         """The job that removes it; a running one only by ``force``. Raises ConflictError."""
@@ -148,6 +157,25 @@ class Vms:
     async def _noted(self, vm: Vm, report: VmReport) -> Vm:
         await self._nodes.note(report, _node_of(vm))
         return await self._get(vm.id)
+
+
+def _last_move(tx: Transaction, reference: str) -> tuple[Migration, Node]:
+    """The newest migration of a VM, and the node of this cluster that is an end of it; raises ResourceUnknownError."""
+    moves = [move for move in MIGRATIONS.every(tx) if reference in {move.vm_id, move.vm_name}]
+    if not moves:
+        vm = VMS.get(tx, reference).value
+        raise ConflictError(
+            f"VM {vm.name} was never handed over: there is nothing to take over",
+            next_command=f"novacron vm show {vm.name}",
+        )
+    last = max(moves, key=lambda move: move.started_at)
+    return last, NODES.get(tx, last.source_node if last.direction == "outgoing" else last.target_node).value
+
+
+def _note_take_over(tx: Transaction, migration_id: MigrationId, attestation: str) -> None:
+    found = MIGRATIONS.get(tx, migration_id).value
+    taken = msgspec.structs.replace(found, outcome=TAKEN_OVER, attestation=attestation)
+    MIGRATIONS.put(tx, taken, named=False)
 
 
 def _node_of(vm: Vm) -> NodeId:

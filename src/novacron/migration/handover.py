@@ -9,6 +9,12 @@ Source:       open ── moving ── committed ── settled ── released
                  └───────┴── aborted             └── reclaimed          (the destination said, durably, ``lost``)
 Destination:  prepared ── ready ── running
                  └──────────┴── lost                                   (from ready only when told, or QEMU died)
+
+By an operator's word that the other end is fenced, and only by it, either end takes the VM over after ``committed`` or
+``ready``; the other end stands down as soon as it hears of it:
+
+Source:       committed │ settled │ released ── taken_over ── reclaimed
+Destination:  ready ── taken_over ── running
 """
 
 from enum import StrEnum
@@ -27,6 +33,7 @@ class Ownership(StrEnum):
     NONE = "none"  # it was never here, or its last attempt to come here ended
     OWNER = "owner"  # this node, and no other, may run it
     HANDED_OVER = "handed_over"  # another node may: never resumes here by itself
+    FENCED = "fenced"  # another node took it over on an operator's word: what ran here has ended
 
 
 class Role(StrEnum):
@@ -50,6 +57,7 @@ class State(StrEnum):
     READY = "ready"
     RUNNING = "running"
     LOST = "lost"
+    TAKEN_OVER = "taken_over"  # owned here on an operator's word; the other end has not heard of it yet
 
 
 UNDER_WAY: Final = frozenset({State.OPEN, State.MOVING, State.COMMITTED, State.PREPARED, State.READY})
@@ -169,12 +177,47 @@ def lose(attempt: Attempt) -> Attempt:
     return msgspec.structs.replace(attempt, state=State.LOST)
 
 
+def take_over(claim: Claim, attempt: Attempt) -> tuple[Claim, Attempt]:
+    """Either end: an operator attests that nobody else runs the VM, nor will: owned here, at a fresh epoch."""
+    if claim.ownership is Ownership.OWNER:
+        if attempt.state in {State.TAKEN_OVER, State.RECLAIMED, State.RUNNING}:
+            return claim, attempt
+        raise StaleEpochError(f"this node owns VM {claim.vm_id}: there is nothing to take over")
+    if attempt.role is Role.SOURCE:
+        _must_be(attempt, Role.SOURCE, State.COMMITTED, State.SETTLED, State.RELEASED, State.TAKEN_OVER)
+    else:
+        _must_be(attempt, Role.DESTINATION, State.READY, State.TAKEN_OVER)
+    epoch = claim.burned + 1
+    owner = msgspec.structs.replace(claim, ownership=Ownership.OWNER, epoch=epoch, burned=epoch)
+    return owner, msgspec.structs.replace(attempt, state=State.TAKEN_OVER)
+
+
+def told(attempt: Attempt) -> Attempt:
+    """The other end has stood down."""
+    end = State.RECLAIMED if attempt.role is Role.SOURCE else State.RUNNING
+    _must_be(attempt, attempt.role, State.TAKEN_OVER, end)
+    return msgspec.structs.replace(attempt, state=end)
+
+
+def stand_down(claim: Claim, attempt: Attempt, epoch: int) -> tuple[Claim, Attempt]:
+    """The other end has taken the VM over at ``epoch``: this one gives up what it has, for good."""
+    if claim.ownership is Ownership.FENCED and claim.epoch >= epoch:
+        return claim, attempt
+    if claim.burned >= epoch:
+        raise StaleEpochError(
+            f"VM {claim.vm_id} was taken over at epoch {epoch}, and has gone on here to {claim.burned}: two copies ran"
+        )
+    end = State.SETTLED if attempt.role is Role.SOURCE else State.LOST
+    fenced = msgspec.structs.replace(claim, ownership=Ownership.FENCED, epoch=epoch, burned=epoch)
+    return fenced, msgspec.structs.replace(attempt, state=end)
+
+
 def source_answer(attempt: Attempt) -> str:
     """What the source tells a destination that asks: ``pending``, ``committed`` or ``aborted``."""
     match attempt.state:
         case State.OPEN | State.MOVING:
             return "pending"
-        case State.ABORTED | State.RECLAIMED:
+        case State.ABORTED | State.RECLAIMED | State.TAKEN_OVER:
             return "aborted"
         case _:
             return "committed"

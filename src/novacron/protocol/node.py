@@ -47,7 +47,7 @@ class VmReport(Struct, frozen=True):
 
     vm_id: VmId
     epoch: int
-    ownership: str  # owner, incoming, ready, handed_over, gone
+    ownership: str  # what its journal says: none, owner, handed_over, fenced
     state: str  # stopped, running, paused, migrating, failed
     spec: VmSpec
     error: str = ""

@@ -77,12 +77,13 @@ class Migration(Struct, frozen=True):
     epoch: int = 0
     source_node: str = ""
     target_node: str = ""
-    outcome: str = ""  # empty while under way; succeeded, failed, cancelled, rolled_back
+    outcome: str = ""  # empty while under way; succeeded, failed, cancelled, rolled_back, taken_over
     progress: MigrationProgress = field(default_factory=MigrationProgress)
     summary: MigrationSummary | None = None
     problem: Problem | None = None
     started_at: float = 0.0
     ended_at: float = 0.0
+    attestation: str = ""  # an operator's word that the other side is fenced, by which the VM was taken over
 
 
 class PeerCluster(Struct, frozen=True):

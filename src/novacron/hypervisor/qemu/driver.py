@@ -305,7 +305,7 @@ class QemuDriver:
         run_dir = self._run_dir / instance
         run_dir.mkdir(mode=0o700)
         directory = self._directory(vm_id)
-        boot = spec.boot if not incoming else None  # what came in boots from nothing
+        boot = spec.boot  # also of what comes in: its guest may boot again
         launch = Launch(
             vm_id=vm_id,
             spec=spec,

@@ -42,16 +42,20 @@ class WorkloadConsole:
 
     async def check(self, tag: str) -> dict[str, Any]:
         """Let the workload verify every page and every record: what it found."""
-        self._writer.write(f"check {tag}\n".encode())
-        await self._writer.drain()
+        await self._say(f"check {tag}")
         while (found := await self.wait_for("check"))["check"] != tag:
             pass
         return found
 
-    async def set_rate(self, pages_s: int) -> None:
-        """Dirty so many pages a second from now on."""
-        self._writer.write(f"rate {pages_s}\n".encode())
-        await self.wait_for("rate")
+    async def reboot(self) -> dict[str, Any]:
+        """Boot again: the first status line of the workload's next life."""
+        await self._say("reboot")
+        await self.wait_for("ready")
+        return await self.wait_for("t")
+
+    async def _say(self, line: str) -> None:
+        self._writer.write(f"{line}\n".encode())
+        await self._writer.drain()
 
 
 def _parse(line: bytes) -> dict[str, Any]:

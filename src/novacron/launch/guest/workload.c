@@ -6,7 +6,8 @@
  * be is kept in memory, so a disk that lost a write, or came back older than the memory, shows. After a cold boot the
  * chain goes on from the disk: "kept" says how many records were there, whole.
  *
- * On the console: a status line (JSON) each second; "check" verifies everything; "rate N" sets pages dirtied a second.
+ * On the console: a status line (JSON) each second; "check" verifies everything; "rate N" sets pages dirtied a second;
+ * "reboot" does that.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/reboot.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -213,6 +215,9 @@ static void obey(char *line) {
     } else if (!strncmp(line, "rate ", 5)) {
         rate = strtoull(line + 5, NULL, 10);
         printf("{\"rate\":%llu}\n", (unsigned long long)rate);
+    } else if (!strcmp(line, "reboot")) {
+        sync();
+        reboot(RB_AUTOBOOT);
     }
 }
 

@@ -1,0 +1,110 @@
+"""Many VMs, and hosts of every kind, on drivers in memory: the control plane and the data plane above them are real."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from novacron.control.kinds import MIGRATIONS, VMS
+from novacron.core.errors import NovaCronError
+from novacron.core.units import GIB, MIB
+from novacron.hypervisor.memory.driver import MemoryHost
+from novacron.protocol.migration import MigrationPolicy
+from novacron.protocol.rest import DiskRequest
+from support.clusters import in_memory, two_clusters
+
+QUICK = MigrationPolicy(verify_window_ms=0)
+MANY = 24
+
+
+@asynccontextmanager
+async def to_a_host(directory, host: MemoryHost):
+    """A working VM at site-a, and a site-b whose only host is this one."""
+    async with two_clusters(directory, in_memory(site_b=host)) as (a, b):
+        await a.boot_small()
+        yield a, b
+
+
+async def test_many_vms_move_at_once_between_clusters_of_several_nodes(short_dir):
+    async with two_clusters(short_dir, in_memory(), nodes=("node-1", "node-2", "node-3")) as (a, b):
+        names = [f"vm-{number}" for number in range(MANY)]
+        await asyncio.gather(*(a.boot_small(name) for name in names))
+        begun = [await a.migrate(name, "site-b", QUICK) for name in names]
+        ended = await asyncio.gather(*(a.ended(move.id) for move in begun))
+        assert [move.outcome for move in ended] == ["succeeded"] * MANY, [move.problem for move in ended]
+        for name in names:
+            await b.until(VMS, name, lambda found: found.state == "running")
+            async with b.console(name) as guest:
+                found = await guest.check("there")
+            assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
+        assert await a.database.read(lambda tx: list(VMS.every(tx))) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "code", "said"),
+    [
+        (MemoryHost(machine_types=("pc-q35-7.1",)), "no_room", "node-1 has no machine type pc-q35-7.2"),
+        (MemoryHost(memory_bytes=64 * MIB), "no_room", "node-1 has 64 MiB of memory free, 80 MiB are needed"),
+        (MemoryHost(disk_bytes=MIB), "no_room", "node-1 has 1 MiB of disk free, 4 MiB are needed"),
+    ],
+    ids=["machine", "memory", "disk"],
+)
+async def test_what_the_other_side_cannot_take_is_refused_and_the_vm_runs_on(short_dir, host, code, said):
+    async with to_a_host(short_dir, host) as (a, b):
+        move = await a.migrate("demo", "site-b", QUICK)
+        ended = await a.ended(move.id)
+        assert (ended.outcome, ended.problem.code, ended.problem.next_command) == ("failed", code, "novacron node list")
+        assert said in ended.problem.cause
+        vm = await a.until(VMS, "demo", lambda found: found.migration_id is None)
+        assert vm.state == "running"
+        async with a.console("demo") as guest:
+            assert (await guest.check("still"))["errors"] == 0
+        assert await b.database.read(lambda tx: MIGRATIONS.find(tx, move.id)) is None
+
+
+async def test_a_name_that_is_taken_at_the_other_side_is_refused(short_dir):
+    async with to_a_host(short_dir, MemoryHost()) as (a, b):
+        await b.boot_small()
+        ended = await a.ended((await a.migrate("demo", "site-b", QUICK)).id)
+        assert (ended.outcome, ended.problem.code) == ("failed", "name_taken")
+
+
+async def test_a_vm_moves_between_the_nodes_of_one_cluster(short_dir):
+    async with two_clusters(short_dir, in_memory(), nodes=("node-1", "node-2")) as (a, _):
+        vm = await a.boot_small(node="node-1")
+        ended = await a.ended((await a.migrate("demo", "/node-2", QUICK)).id)
+        assert (ended.outcome, ended.source_node, ended.target_node) == ("succeeded", "node-1", "node-2")
+        moved = await a.until(VMS, "demo", lambda found: found.node_id != vm.node_id and found.state == "running")
+        assert moved.migration_id is None
+        with pytest.raises(NovaCronError, match="already"):
+            await refused(a, "site-a")
+        back = await a.ended((await a.migrate("demo", "site-a/node-1", QUICK)).id)
+        assert back.outcome == "succeeded"
+
+
+async def refused(site, to: str) -> None:
+    await site.migrate("demo", to, QUICK)
+
+
+async def test_what_cannot_move_says_why(short_dir):
+    async with to_a_host(short_dir, MemoryHost()) as (a, _):
+        await a.controller.vms.pause("demo")
+        paused = await a.ended((await a.migrate("demo", "site-b", QUICK)).id)
+        assert paused.outcome == "succeeded"
+        await a.boot_small("off", start=True)
+        slow = MigrationPolicy(bandwidth_bytes_s=10_000)
+        under_way = await a.migrate("off", "site-b", slow)
+        with pytest.raises(NovaCronError, match="is migrating"):
+            await a.migrate("off", "site-b", slow)
+        await a.controller.migrations.cancel(under_way.id)
+        assert (await a.ended(under_way.id)).outcome == "cancelled"
+        with pytest.raises(NovaCronError, match="has ended: cancelled"):
+            await a.controller.migrations.cancel(under_way.id)
+
+
+async def test_a_host_that_is_full_is_said_to_be(short_dir):
+    async with two_clusters(short_dir, in_memory(site_a=MemoryHost(memory_bytes=GIB))) as (a, _):
+        with pytest.raises(NovaCronError, match="no node can take VM big: node-1 has 1 GiB of memory free"):
+            await a.boot_small("big", memory_bytes=2 * GIB)
+        with pytest.raises(NovaCronError, match="of disk free"):
+            await a.boot_small("wide", disks=(DiskRequest(1 << 50),))

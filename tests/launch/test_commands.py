@@ -111,6 +111,21 @@ async def test_a_whole_cluster_on_one_machine_starts_answers_and_ends(tmp_path, 
     async with started("up", "--data-dir", str(tmp_path), *places, **config) as again:
         assert "cluster home" in await line_with(again, "cluster")
         await line_with(again, "novacron vm list")
+        async with started("up", "--data-dir", str(tmp_path), *places, **config) as third:
+            assert "in use by process" in await line_with(third, "error:")
+            async with asyncio.timeout(20):
+                out = (await third.stdout.read()).decode()
+            assert "code: folder_in_use" in out
+            assert await third.wait() == 5
+
+
+async def test_every_address_of_a_host_is_no_address(tmp_path):
+    async with started(
+        "controller", "--data-dir", str(tmp_path), "--listen", "0.0.0.0:0", "--api", "127.0.0.1:0"
+    ) as one:
+        assert "every address of this host" in await line_with(one, "error:")
+        assert "--advertise" in (await one.stdout.read()).decode()
+        assert await one.wait() == 2
 
 
 async def test_the_benchmark_gives_ratios_to_a_peer_of_the_same_run():

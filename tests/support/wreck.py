@@ -12,7 +12,7 @@ from pathlib import Path
 
 from websockets.exceptions import WebSocketException
 
-from novacron.cli.kinds import JOBS, MIGRATIONS, VMS
+from novacron.cli.kinds import JOBS, MIGRATIONS, NODES, VMS
 from novacron.core.errors import NovaCronError
 from novacron.core.units import MIB
 from novacron.hypervisor.qemu.process import Process
@@ -146,6 +146,7 @@ class Sites:
             found = await until(lambda: _known(lambda: self.home.client.get(MIGRATIONS, migration_id).value), SETTLED_S)
         if _state(self.away):
             self.home, self.away = self.away, self.home
+        await until(lambda: all(map(_whole, (self.home, self.away))))
         return found.outcome
 
     async def bring_up(self) -> int | None:
@@ -170,6 +171,12 @@ class Sites:
 
 async def _nothing() -> None:
     """What was killed comes back by itself."""
+
+
+def _whole(site: DemoSite) -> bool:
+    """Whether its node serves, and no migration is under way in its records."""
+    nodes, moves = _known(lambda: site.client.list(NODES)) or [], _known(lambda: site.client.list(MIGRATIONS)) or []
+    return all(node.value.state == "ready" for node in nodes) and all(move.value.outcome for move in moves)
 
 
 def _job_runs(site: DemoSite, migration_id: str) -> bool:

@@ -175,10 +175,12 @@ class Nodes:
         return found.value.name if found else node_id
 
     def _watch(self, node: Node) -> None:
-        old, client = self._watching.pop(node.id, None), self._clients.pop(node.id, None)
+        """Watch a node, where it serves now; calls to the same address go on (somebody may be at a console)."""
+        old, client = self._watching.pop(node.id, None), self._clients.get(node.id)
+        moved = self._clients.pop(node.id) if client is not None and client.address != node.address else None
         if old is not None:
             old.cancel()
-        self._watching[node.id] = asyncio.create_task(self._keep_watching(node.id, client))
+        self._watching[node.id] = asyncio.create_task(self._keep_watching(node.id, moved))
 
     async def _keep_watching(self, node_id: NodeId, before: Client | None) -> None:
         """One watch after the other, for ever."""

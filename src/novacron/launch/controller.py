@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import click
@@ -14,6 +14,7 @@ from novacron.control import saved_state
 from novacron.control.controller import Controller
 from novacron.core.clock import SystemClock
 from novacron.core.settings import ControllerSettings, default_data_dir, load
+from novacron.launch import places
 from novacron.launch.serving import address_of, bind, host_label, own_address, ready_option, tell_ready, until_signal
 from novacron.web.pages import routes
 
@@ -23,17 +24,21 @@ async def serving_controller(settings: ControllerSettings) -> AsyncIterator[tupl
     """A controller that serves nodes, peers and people; with it the URL of its API."""
     listener, api = bind(settings.listen, "the controller"), bind(settings.api, "the API")
     url = f"http://{address_of(api)}"
-    async with Controller.running(
-        data_dir=data_dir_of(settings),
+    data_dir = data_dir_of(settings)
+    running = Controller.running(
+        data_dir=data_dir,
         name=settings.cluster,
         default_name=host_label(),
         listener=listener,
         advertise=settings.advertise or own_address(listener, ""),
         clock=SystemClock(),
-    ) as controller:
+    )
+    async with AsyncExitStack() as stack:
+        stack.enter_context(places.held(data_dir))
+        controller = await stack.enter_async_context(running)
         write_context(controller.cluster.name, url, controller.admin_token)
-        async with serving(create_app(controller, pages=routes()), api):
-            yield controller, url
+        await stack.enter_async_context(serving(create_app(controller, pages=routes()), api))
+        yield controller, url
 
 
 def data_dir_of(settings: ControllerSettings) -> Path:

@@ -11,7 +11,7 @@ import click
 from novacron.agent import membership
 from novacron.agent.agent import Agent
 from novacron.agent.membership import Membership
-from novacron.core.clock import SystemClock
+from novacron.core.clock import Clock, SystemClock
 from novacron.core.errors import InvalidInputError
 from novacron.core.settings import NodeSettings, default_data_dir, load
 from novacron.hypervisor.qemu.driver import QemuDriver
@@ -29,38 +29,42 @@ async def serving_node(settings: NodeSettings, invitation: str) -> AsyncIterator
     data_dir = Path(settings.data_dir) if settings.data_dir else default_data_dir("node")
     listener = bind(settings.listen, "the node")
     address = own_address(listener, settings.advertise)
-    member = membership.joined(data_dir)
-    if member is None:
-        if not invitation:
-            raise InvalidInputError(
-                "this node has not joined a cluster: give it an invitation",
-                next_command="novacron node invite (at the controller), then novacron node --invitation TEXT",
-            )
-        name = settings.name or host_label()
-        member = await membership.join(data_dir, invitation, name=name, address=address, clock=clock)
-    elif settings.controller:
-        member = membership.moved(data_dir, member, settings.controller)
-    credentials = Credentials.load(membership.credentials_dir(data_dir), clock)
-    agent = Agent(
-        node_id=member.node_id,
-        data_dir=data_dir,
-        make_driver=partial(
-            QemuDriver,
+    with places.held(data_dir):
+        member = await _member(settings, data_dir, invitation, address, clock)
+        credentials = Credentials.load(membership.credentials_dir(data_dir), clock)
+        agent = Agent(
+            node_id=member.node_id,
             data_dir=data_dir,
-            run_dir=places.private(Path(settings.run_dir) if settings.run_dir else places.run_dir(data_dir)),
-            ram_dir=places.private(Path(settings.ram_dir) if settings.ram_dir else places.ram_dir(data_dir)),
-        ),
-        credentials=credentials,
-        clock=clock,
-    )
-    await agent.start(listener, settings.advertise)
-    attending = asyncio.create_task(membership.attend(member, credentials, data_dir, address, clock))
-    try:
-        yield agent, member
-    finally:
-        attending.cancel()
-        await asyncio.gather(attending, return_exceptions=True)
-        await agent.stop()
+            make_driver=partial(
+                QemuDriver,
+                data_dir=data_dir,
+                run_dir=places.private(Path(settings.run_dir) if settings.run_dir else places.run_dir(data_dir)),
+                ram_dir=places.private(Path(settings.ram_dir) if settings.ram_dir else places.ram_dir(data_dir)),
+            ),
+            credentials=credentials,
+            clock=clock,
+        )
+        await agent.start(listener, settings.advertise)
+        attending = asyncio.create_task(membership.attend(member, credentials, data_dir, address, clock))
+        try:
+            yield agent, member
+        finally:
+            attending.cancel()
+            await asyncio.gather(attending, return_exceptions=True)
+            await agent.stop()
+
+
+async def _member(settings: NodeSettings, data_dir: Path, invitation: str, address: str, clock: Clock) -> Membership:
+    """As it was when the node last ran, or by joining now."""
+    member = membership.joined(data_dir)
+    if member is not None:
+        return membership.moved(data_dir, member, settings.controller or member.controller)
+    if not invitation:
+        raise InvalidInputError(
+            "this node has not joined a cluster: give it an invitation",
+            next_command="novacron node invite (at the controller), then novacron node --invitation TEXT",
+        )
+    return await membership.join(data_dir, invitation, name=settings.name or host_label(), address=address, clock=clock)
 
 
 @click.command()

@@ -3,12 +3,25 @@
 Both follow from the data folder's path, so that a restarted process finds what it left.
 """
 
+import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from novacron.core.errors import ConflictError
+
 LABEL_LENGTH: Final = 12  # a unix socket's path has at most 107 bytes
+
+LOCK: Final = "lock"
+
+
+class FolderInUseError(ConflictError):
+    """Another process works on this data folder."""
+
+    code = "folder_in_use"
 
 
 def run_dir(data_dir: Path) -> Path:
@@ -29,6 +42,25 @@ def private(path: Path) -> Path:
     if path.stat().st_uid != os.geteuid():
         raise PermissionError(f"{path} belongs to another user")
     return path
+
+
+@contextmanager
+def held(data_dir: Path) -> Iterator[None]:
+    """Hold a data folder for this process alone; raises FolderInUseError. The kernel lets go when the process ends."""
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (data_dir / LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise FolderInUseError(
+                f"{data_dir} is in use by process {lock.read().strip() or 'unknown'}",
+                next_command=f"the same command with --data-dir, or end that process: lsof {data_dir / LOCK}",
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def _label(data_dir: Path) -> str:

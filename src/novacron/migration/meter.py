@@ -7,6 +7,7 @@ from novacron.core.clock import Clock
 from novacron.core.units import format_rate
 from novacron.migration.traffic import Traffic
 from novacron.protocol.migration import MigrationProgress, MigrationSummary
+from novacron.wire.estimate import Throughput
 
 RATE_WINDOW_S: Final = 2.0
 JUDGED_AFTER_ROUNDS: Final = 3  # RAM rounds after which non-convergence is called
@@ -29,7 +30,8 @@ class Meter:
     stopped_at: float | None = None
     resumed_at: float | None = None
     _started_at: float = field(init=False)
-    _samples: list[tuple[float, int, int]] = field(default_factory=list)
+    _content: Throughput = field(default_factory=lambda: Throughput(RATE_WINDOW_S))
+    _wire: Throughput = field(default_factory=lambda: Throughput(RATE_WINDOW_S))
     _converging: bool | None = None
 
     def __post_init__(self) -> None:
@@ -73,7 +75,9 @@ class Meter:
 
     def progress(self) -> MigrationProgress:
         """What is known now."""
-        rate, wire_rate = self._rates()
+        now = self.clock.monotonic()
+        self._content.add(now, self.done_bytes)
+        self._wire.add(now, self.wire_bytes)
         left = max(0, self.planned_bytes - self.done_bytes)
         settled = self.phase not in {"prepare", "copy"}
         total = Traffic()
@@ -84,10 +88,10 @@ class Meter:
             round=self.round,
             done_bytes=self.done_bytes,
             total_bytes=max(self.planned_bytes, self.done_bytes),
-            rate_bytes_s=rate,
-            wire_rate_bytes_s=wire_rate,
+            rate_bytes_s=self._content.bytes_s,
+            wire_rate_bytes_s=self._wire.bytes_s,
             dirty_rate_bytes_s=self.dirty_rate_bytes_s,
-            eta_ms=0 if settled else self._eta_ms(left, rate),
+            eta_ms=0 if settled else self._eta_ms(left),
             wire_bytes=self.wire_bytes,
             rtt_ms=self.rtt_ms,
             converging=True if settled else self._converging,
@@ -95,21 +99,10 @@ class Meter:
             split=total.split(),
         )
 
-    def _eta_ms(self, left_bytes: int, rate_bytes_s: float) -> int | None:
+    def _eta_ms(self, left_bytes: int) -> int | None:
         """None until there is a rate worth believing."""
-        seen_s = self._samples[-1][0] - self._samples[0][0]
-        return round(left_bytes / rate_bytes_s * 1000) if seen_s >= RATE_WINDOW_S / 2 and rate_bytes_s > 0 else None
-
-    def _rates(self) -> tuple[float, float]:
-        """Guest and wire bytes a second over the last window."""
-        now = self.clock.monotonic()
-        self._samples.append((now, self.done_bytes, self.wire_bytes))
-        while len(self._samples) > 2 and now - self._samples[1][0] >= RATE_WINDOW_S:  # noqa: PLR2004 - a rate needs two
-            del self._samples[0]
-        first, span = self._samples[0], now - self._samples[0][0]
-        if span <= 0:
-            return 0.0, 0.0
-        return (self.done_bytes - first[1]) / span, (self.wire_bytes - first[2]) / span
+        rate, seen_s = self._content.bytes_s, self._content.seen_s
+        return round(left_bytes / rate * 1000) if seen_s >= RATE_WINDOW_S / 2 and rate > 0 else None
 
     def summary(self, *, guest_bytes: int, wire_bytes: int, verified: bool) -> MigrationSummary:
         """What it came to; ``wire_bytes`` as the channel counted them."""

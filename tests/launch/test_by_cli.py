@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
+import pty
 import subprocess
 import tempfile
+import termios
 from pathlib import Path
 
 import pytest
@@ -178,6 +181,47 @@ async def test_the_console_of_the_guest_is_in_the_terminal(sites):
     out, _ = await process.communicate(b"check terminal\n")
     assert process.returncode == 0
     assert b'"check":"terminal"' in out
+
+
+async def test_on_a_terminal_the_console_is_raw_and_left_by_its_key(sites):
+    environment = {**os.environ, "NOVACRON_CONFIG_DIR": str(sites.home.directory.parent / "config")}
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    process = await asyncio.create_subprocess_exec(
+        *NOVACRON,
+        "vm",
+        "console",
+        VM,
+        "--context",
+        sites.home.name,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+    )
+
+    def until_said(text: bytes) -> bytes:
+        seen = b""
+        while text not in seen:
+            seen += os.read(ours, 4096)
+        return seen
+
+    try:
+        async with asyncio.timeout(60):
+            await asyncio.to_thread(until_said, b"Ctrl-] leaves")
+            await asyncio.to_thread(until_said, b'"t":')
+            os.write(ours, b"check typed\n")
+            said = await asyncio.to_thread(until_said, b'"check":"typed"')
+            os.write(ours, b"\x1d")
+            assert await process.wait() == 0
+        assert b"check typed" not in said  # the terminal does not echo: the guest would
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(ours)
+        os.close(theirs)
 
 
 async def test_a_saved_controller_is_restored_elsewhere(sites, novacron, tmp_path):

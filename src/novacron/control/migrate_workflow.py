@@ -37,6 +37,7 @@ from novacron.workflow.definition import Irreversible, Json, Step, StepContext, 
 from novacron.workflow.errors import JobCancelledError
 
 FOLLOW_EVERY_S: Final = 0.2
+PATIENT: Final = 8  # tries of what needs the other cluster: a controller that is started again is back within them
 TAKEN_OVER: Final = "taken_over"
 RETURNED: Final = frozenset({"aborted", "reclaimed", TAKEN_OVER})  # the VM is the source's again
 OUTCOMES: Final = {
@@ -62,11 +63,12 @@ class MigrateWorkflow:
     def workflow(self) -> Workflow:
         """Its steps, in order."""
         passed = Irreversible("the VM is at the other side")
+        cache = Irreversible("what a peer has of an image is content for the next time")
         steps = (
             Step("begin", self._begin, undo=self._close),
             Step("open", self._open, undo=self._take_back),
-            Step("images", self._supply, undo=Irreversible("what a peer has of an image is content for the next time")),
-            Step("admit", self._admit, undo=self._dismiss),
+            Step("images", self._supply, undo=cache, attempts=PATIENT),
+            Step("admit", self._admit, undo=self._dismiss, attempts=PATIENT),
             Step("move", self._move, undo=Irreversible("its node undoes a move that failed"), point_of_no_return=True),
             Step("settle", self._settle, undo=passed),
             Step("window", self._window, undo=passed),

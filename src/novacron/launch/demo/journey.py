@@ -29,7 +29,6 @@ from novacron.protocol.rest import DiskRequest, Invitation, InviteRequest, JoinR
 VM: Final = "demo"
 MEMORY_BYTES: Final = 512 * MIB
 PART: Final = MIB
-TRIES: Final = 3
 DOWNTIME_MS: Final = 300
 POLICY: Final = MigrationPolicy(max_downtime_ms=DOWNTIME_MS, verify_window_ms=0)  # back as soon as it is there
 Watch = Callable[[Migration], None]
@@ -94,13 +93,19 @@ async def settle_in(site: DemoSite, guest: GuestFiles, seed: int) -> Vm:
 
 
 async def travel(
-    source: DemoSite, target: DemoSite, policy: MigrationPolicy, watch: Watch, tell: Tell = lambda _: None
+    source: DemoSite,
+    target: DemoSite,
+    policy: MigrationPolicy,
+    watch: Watch,
+    *,
+    tries: int = 1,
+    tell: Tell = lambda _: None,
 ) -> Trip:
     """Move the VM and let the guest verify itself; raises UnverifiedError, or what the migration failed for.
 
-    A migration that failed has left the guest where it was: it is tried again, ``TRIES`` times in all.
+    A migration that failed has left the guest where it was. That is told, and it is tried again: ``tries`` in all.
     """
-    for left in reversed(range(TRIES)):
+    for left in reversed(range(tries)):
         migration = await asyncio.to_thread(_migrate, source.client, target.name, policy, watch)
         if migration.outcome == "succeeded":
             break

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from novacron.control.kinds import MIGRATIONS, VMS
+from novacron.control.kinds import MIGRATIONS, NODES, VMS
 from novacron.core.errors import NovaCronError
 from novacron.core.units import GIB, MIB
 from novacron.hypervisor.memory.driver import MemoryHost
@@ -108,3 +108,13 @@ async def test_a_host_that_is_full_is_said_to_be(short_dir):
             await a.boot_small("big", memory_bytes=2 * GIB)
         with pytest.raises(NovaCronError, match="of disk free"):
             await a.boot_small("wide", disks=(DiskRequest(1 << 50),))
+
+
+async def test_a_node_that_is_silent_for_a_while_is_waited_for(short_dir):
+    async with to_a_host(short_dir, MemoryHost()) as (a, b):
+        await b.stop_node("node-1")
+        await b.until(NODES, "node-1", lambda node: node.state == "unreachable")
+        move = await a.migrate("demo", "site-b", QUICK)
+        await a.until(MIGRATIONS, move.id, lambda found: found.epoch or found.phase == "prepare")
+        await b.start_node("node-1")
+        assert (await a.ended(move.id)).outcome == "succeeded"

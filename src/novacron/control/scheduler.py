@@ -6,28 +6,31 @@ What no node can give is said before anything is made or any guest is stopped.
 from collections.abc import Iterable
 from typing import Final
 
-from novacron.control.errors import NoRoomError
+from novacron.control.errors import NodeUnreachableError, NoRoomError
 from novacron.core.units import MIB, format_size
 from novacron.protocol.resources import Node
 from novacron.protocol.vm import VmSpec
 
+READY: Final = "ready"
 QEMU_OVERHEAD_BYTES: Final = 64 * MIB  # of one process, beside the guest's RAM
 
 
 def place(nodes: Iterable[Node], spec: VmSpec, wanted: str = "") -> Node:
-    """The node for ``spec``; ``wanted`` (a name or an id) leaves no choice. Raises NoRoomError with every reason."""
+    """The node for ``spec``; ``wanted`` (a name or an id) leaves no choice.
+
+    Raises NoRoomError with every reason, NodeUnreachableError when silence is the only one: it may pass.
+    """
+    candidates = [node for node in nodes if not wanted or wanted in {node.name, node.id}]
     reasons = []
-    for node in sorted(nodes, key=lambda node: -node.capabilities.memory_free_bytes):
-        if wanted and wanted not in {node.name, node.id}:
-            continue
+    for node in sorted(candidates, key=lambda node: -node.capabilities.memory_free_bytes):
         reason = _obstacle(node, spec)
         if not reason:
             return node
         reasons.append(f"{node.name} {reason}")
     where = f"no node {wanted!r}" if wanted else "no node has joined"
-    raise NoRoomError(
-        f"no node can take VM {spec.name}: {'; '.join(reasons) or where}", next_command="novacron node list"
-    )
+    silent = bool(candidates) and all(node.state != READY for node in candidates)
+    error = NodeUnreachableError if silent else NoRoomError
+    raise error(f"no node can take VM {spec.name}: {'; '.join(reasons) or where}", next_command="novacron node list")
 
 
 def _obstacle(node: Node, spec: VmSpec) -> str:
@@ -35,7 +38,7 @@ def _obstacle(node: Node, spec: VmSpec) -> str:
     here = node.capabilities
     memory = spec.memory_bytes + QEMU_OVERHEAD_BYTES
     disks = sum(disk.size_bytes for disk in spec.disks)
-    if node.state != "ready":
+    if node.state != READY:
         return f"is {node.state}"
     if spec.machine not in here.machine_types:
         return f"has no machine type {spec.machine}"

@@ -1,14 +1,9 @@
 #include "blocks.h"
 
 namespace novacron {
-namespace {
-
-constexpr Digest kUnknown{UINT64_MAX, UINT64_MAX};
-
-}  // namespace
 
 BlockEncoder::BlockEncoder(uint64_t blocks, const Key& key, bool fresh)
-    : key_(key), digests_(blocks, fresh ? Digest{} : kUnknown), table_(blocks) {}
+    : key_(key), index_(blocks, fresh) {}
 
 Encoded BlockEncoder::encode(uint64_t first, size_t count, const uint8_t* data) {
     std::vector<const uint8_t*> filled;
@@ -25,16 +20,11 @@ Encoded BlockEncoder::encode(uint64_t first, size_t count, const uint8_t* data) 
         const auto number = static_cast<uint32_t>(first + i);
         const bool zero = next == filled.size() || filled[next] != block;
         const Digest digest = zero ? Digest{} : digests[next++];
-        if (digests_[number] == digest) {
+        if (index_.of(number) == digest) {
             ++out.pages[kUnchangedClass];
             continue;
         }
-        uint32_t source = DigestTable::kNone;
-        if (!zero) {
-            const uint32_t* places = table_.bucket(digest);
-            for (size_t way = 0; way < DigestTable::kWays && source == DigestTable::kNone; ++way)
-                if (places[way] != DigestTable::kNone && digests_[places[way]] == digest) source = places[way];
-        }
+        const uint32_t source = zero ? DigestTable::kNone : index_.find(digest);
         if (zero) {
             ops.add(kZero, number);
             ++out.pages[kZeroClass];
@@ -46,8 +36,7 @@ Encoded BlockEncoder::encode(uint64_t first, size_t count, const uint8_t* data) 
             out.literals.append(reinterpret_cast<const char*>(block), kPageBytes);
             ++out.pages[kLiteralClass];
         }
-        digests_[number] = digest;
-        if (!zero) table_.enter(digest, number);
+        index_.enter(number, digest);
     }
     out.ops = ops.take();
     return out;

@@ -13,12 +13,11 @@ class BlockEncoder {
     // `count` consecutive blocks from `first` on, with their data.
     Encoded encode(uint64_t first, size_t count, const uint8_t* data);
 
-    uint64_t blocks() const { return digests_.size(); }
+    const BlockIndex& index() const { return index_; }
 
   private:
     Key key_;
-    std::vector<Digest> digests_;
-    DigestTable table_;
+    BlockIndex index_;
 };
 
 }  // namespace novacron

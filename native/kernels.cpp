@@ -58,7 +58,7 @@ nb::bytes as_bytes(const std::string& text) { return nb::bytes(text.data(), text
 nb::tuple as_tuple(const Encoded& encoded) {
     return nb::make_tuple(as_bytes(encoded.ops), as_bytes(encoded.literals), as_bytes(encoded.deltas),
                           nb::make_tuple(encoded.pages[0], encoded.pages[1], encoded.pages[2], encoded.pages[3],
-                                         encoded.pages[4]));
+                                         encoded.pages[4], encoded.pages[5]));
 }
 
 nb::bytes digest_blocks(nb::handle object, nb::bytes key) {
@@ -73,6 +73,29 @@ nb::bytes digest_blocks(nb::handle object, nb::bytes key) {
     }
     return as_bytes(digests);
 }
+
+class PyBlockEncoder {
+  public:
+    PyBlockEncoder(uint64_t blocks, nb::bytes key, bool fresh) : encoder_(blocks, make_key(key), fresh) {}
+
+    nb::tuple encode(uint64_t first, nb::handle data) {
+        const Buffer d(data, false);
+        const uint64_t count = d.pages();
+        const uint64_t blocks = encoder_.index().blocks();
+        if (first > blocks || count > blocks - first) throw nb::value_error("a block outside");
+        Encoded out;
+        {
+            nb::gil_scoped_release released;
+            out = encoder_.encode(first, count, d.data());
+        }
+        return as_tuple(out);
+    }
+
+    const BlockIndex& index() const { return encoder_.index(); }
+
+  private:
+    BlockEncoder encoder_;
+};
 
 class PyPageEncoder {
   public:
@@ -103,38 +126,28 @@ class PyPageEncoder {
         return as_tuple(out);
     }
 
+    // The encoders of the disks, held for as long as this lives.
+    void look_into(nb::list disks) {
+        std::vector<const BlockIndex*> found;
+        for (nb::handle disk : disks) found.push_back(&nb::cast<const PyBlockEncoder&>(disk).index());
+        disks_ = disks;
+        encoder_->look_into(std::move(found));
+    }
+
     nb::bytes digests() const { return as_bytes(encoder_->digests()); }
 
   private:
     Buffer shadow_;
+    nb::list disks_;
     std::unique_ptr<PageEncoder> encoder_;
 };
 
-class PyBlockEncoder {
-  public:
-    PyBlockEncoder(uint64_t blocks, nb::bytes key, bool fresh) : encoder_(blocks, make_key(key), fresh) {}
-
-    nb::tuple encode(uint64_t first, nb::handle data) {
-        const Buffer d(data, false);
-        const uint64_t count = d.pages();
-        if (first > encoder_.blocks() || count > encoder_.blocks() - first) throw nb::value_error("a block outside");
-        Encoded out;
-        {
-            nb::gil_scoped_release released;
-            out = encoder_.encode(first, count, d.data());
-        }
-        return as_tuple(out);
-    }
-
-  private:
-    BlockEncoder encoder_;
-};
-
-void apply(nb::handle ram, nb::handle ops, nb::handle literals, nb::handle deltas) {
-    const Buffer r(ram, true), o(ops, false), l(literals, false), d(deltas, false);
+void apply(nb::handle ram, nb::handle ops, nb::handle literals, nb::handle deltas, nb::handle blocks) {
+    const Buffer r(ram, true), o(ops, false), l(literals, false), d(deltas, false), b(blocks, false);
     const uint64_t pages = r.pages();
     nb::gil_scoped_release released;
-    apply_pages(r.data(), OpReader(o.data(), o.size(), pages), Reader(l.data(), l.size()), Reader(d.data(), d.size()));
+    apply_pages(r.data(), OpReader(o.data(), o.size(), pages), Reader(l.data(), l.size()), Reader(d.data(), d.size()),
+                Reader(b.data(), b.size()));
 }
 
 nb::list read_ops(nb::handle ops, uint64_t pages) {
@@ -143,6 +156,17 @@ nb::list read_ops(nb::handle ops, uint64_t pages) {
     nb::list out;
     Op op;
     while (reader.next(op)) out.append(nb::make_tuple(static_cast<int>(op.kind), op.page, op.count, op.source));
+    return out;
+}
+
+// Disk, first block and number of blocks of every BLOCK operation, in order.
+nb::list block_runs(nb::handle ops, uint64_t pages) {
+    const Buffer o(ops, false);
+    OpReader reader(o.data(), o.size(), pages);
+    nb::list out;
+    Op op;
+    while (reader.next(op))
+        if (op.kind == kBlock) out.append(nb::make_tuple(op.disk, op.source, op.count));
     return out;
 }
 
@@ -171,12 +195,14 @@ NB_MODULE(_kernels, m) {
     m.def("digest_blocks", &digest_blocks);
     m.def("apply_pages", &apply);
     m.def("read_ops", &read_ops);
+    m.def("block_runs", &block_runs);
     m.def("scan_records", &scan);
-    nb::class_<PyPageEncoder>(m, "PageEncoder")
-        .def(nb::init<nb::handle, nb::bytes>())
-        .def("encode", &PyPageEncoder::encode)
-        .def("digests", &PyPageEncoder::digests);
     nb::class_<PyBlockEncoder>(m, "BlockEncoder")
         .def(nb::init<uint64_t, nb::bytes, bool>())
         .def("encode", &PyBlockEncoder::encode);
+    nb::class_<PyPageEncoder>(m, "PageEncoder")
+        .def(nb::init<nb::handle, nb::bytes>())
+        .def("encode", &PyPageEncoder::encode)
+        .def("digests", &PyPageEncoder::digests)
+        .def("look_into", &PyPageEncoder::look_into);
 }

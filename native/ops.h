@@ -4,6 +4,7 @@
 //   COPY    adds zigzag uleb128 (source page minus first page); sources are consecutive like the pages
 //   LITERAL takes 4,096 bytes a page from the literals
 //   DELTA   takes one patch a page from the deltas: {uleb128 skip, uleb128 length, length bytes to XOR}*, then 0, 0
+//   BLOCK   adds uleb128 disk, uleb128 block: the content of consecutive blocks of a disk that the other side has
 #pragma once
 
 #include <cstddef>
@@ -17,7 +18,7 @@
 
 namespace novacron {
 
-enum Kind : uint8_t { kZero = 1, kCopy = 2, kDelta = 3, kLiteral = 4 };
+enum Kind : uint8_t { kZero = 1, kCopy = 2, kDelta = 3, kLiteral = 4, kBlock = 5 };
 
 struct MalformedError : std::runtime_error {
     using std::runtime_error::runtime_error;
@@ -38,14 +39,15 @@ inline void put_zigzag(std::string& out, int64_t value) {
 // Joins equal neighbours into one operation.
 class OpWriter {
   public:
-    void add(Kind kind, uint64_t page, uint64_t source = 0) {
-        const bool continues = count_ && kind == kind_ && page == first_ + count_ &&
-                               (kind != kCopy || source == source_ + count_);
+    void add(Kind kind, uint64_t page, uint64_t source = 0, uint64_t disk = 0) {
+        const bool continues = count_ && kind == kind_ && page == first_ + count_ && disk == disk_ &&
+                               ((kind != kCopy && kind != kBlock) || source == source_ + count_);
         if (!continues) {
             flush();
             kind_ = kind;
             first_ = page;
             source_ = source;
+            disk_ = disk;
         }
         ++count_;
     }
@@ -63,18 +65,22 @@ class OpWriter {
         put_zigzag(out_, static_cast<int64_t>(first_) - static_cast<int64_t>(end_));
         put_uleb(out_, count_);
         if (kind_ == kCopy) put_zigzag(out_, static_cast<int64_t>(source_) - static_cast<int64_t>(first_));
+        if (kind_ == kBlock) {
+            put_uleb(out_, disk_);
+            put_uleb(out_, source_);
+        }
         end_ = first_ + count_;
         count_ = 0;
     }
 
     std::string out_;
     Kind kind_ = kZero;
-    uint64_t first_ = 0, count_ = 0, source_ = 0, end_ = 0;
+    uint64_t first_ = 0, count_ = 0, source_ = 0, disk_ = 0, end_ = 0;
 };
 
 struct Op {
     Kind kind;
-    uint64_t page, count, source;
+    uint64_t page, count, source, disk;
 };
 
 class Reader {
@@ -115,13 +121,17 @@ class OpReader {
     bool next(Op& op) {
         if (reader_.empty()) return false;
         const uint8_t kind = *reader_.take(1);
-        if (kind < kZero || kind > kLiteral) throw MalformedError("an operation of an unknown kind");
+        if (kind < kZero || kind > kBlock) throw MalformedError("an operation of an unknown kind");
         op.kind = static_cast<Kind>(kind);
         op.page = bounded(static_cast<int64_t>(end_) + small(reader_.zigzag()), 1);
         op.count = reader_.uleb();
         if (!op.count || op.count > pages_) throw MalformedError("an operation on no page, or on too many");
         bounded(static_cast<int64_t>(op.page), op.count);
-        op.source = 0;
+        op.source = op.disk = 0;
+        if (op.kind == kBlock) {
+            op.disk = reader_.uleb();
+            op.source = reader_.uleb();
+        }
         if (op.kind == kCopy) op.source = bounded(static_cast<int64_t>(op.page) + small(reader_.zigzag()), op.count);
         end_ = op.page + op.count;
         return true;

@@ -133,6 +133,9 @@ void PageEncoder::emit(uint32_t page, const uint8_t* data, const Digest& digest,
     if (uint32_t source; find(page, data, digest, source)) {
         ops.add(kCopy, page, source);
         ++out.pages[kCopyClass];
+    } else if (size_t disk; find_block(digest, disk, source)) {
+        ops.add(kBlock, page, source, disk);
+        ++out.pages[kBlockClass];
     } else if (!digests_[page].none() && append_patch(held, data, out.deltas)) {
         ops.add(kDelta, page);
         ++out.pages[kDeltaClass];
@@ -144,6 +147,13 @@ void PageEncoder::emit(uint32_t page, const uint8_t* data, const Digest& digest,
     std::memcpy(held, data, kPageBytes);
     digests_[page] = digest;
     table_.enter(digest, page);
+}
+
+// There are no bytes to compare with: 128 bits under a key that the guest does not know decide, as for blocks of disks.
+bool PageEncoder::find_block(const Digest& digest, size_t& disk, uint32_t& block) const {
+    for (disk = 0; disk < disks_.size(); ++disk)
+        if ((block = disks_[disk]->find(digest)) != DigestTable::kNone) return true;
+    return false;
 }
 
 bool PageEncoder::find(uint32_t page, const uint8_t* data, const Digest& digest, uint32_t& source) const {
@@ -159,7 +169,7 @@ bool PageEncoder::find(uint32_t page, const uint8_t* data, const Digest& digest,
     return false;
 }
 
-void apply_pages(uint8_t* ram, OpReader ops, Reader literals, Reader deltas) {
+void apply_pages(uint8_t* ram, OpReader ops, Reader literals, Reader deltas, Reader blocks) {
     Op op;
     while (ops.next(op)) {
         for (uint64_t i = 0; i < op.count; ++i) {
@@ -177,10 +187,13 @@ void apply_pages(uint8_t* ram, OpReader ops, Reader literals, Reader deltas) {
                 case kLiteral:
                     std::memcpy(page, literals.take(kPageBytes), kPageBytes);
                     break;
+                case kBlock:
+                    std::memcpy(page, blocks.take(kPageBytes), kPageBytes);
+                    break;
             }
         }
     }
-    if (!literals.empty() || !deltas.empty()) throw MalformedError("bytes that no operation takes");
+    if (!literals.empty() || !deltas.empty() || !blocks.empty()) throw MalformedError("bytes that no operation takes");
 }
 
 }  // namespace novacron

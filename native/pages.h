@@ -5,11 +5,12 @@
 #include <string>
 #include <vector>
 
+#include "block_index.h"
 #include "ops.h"
 
 namespace novacron {
 
-enum Class : size_t { kUnchangedClass, kZeroClass, kCopyClass, kDeltaClass, kLiteralClass, kClasses };
+enum Class : size_t { kUnchangedClass, kZeroClass, kCopyClass, kDeltaClass, kLiteralClass, kBlockClass, kClasses };
 
 struct Encoded {
     std::string ops, literals, deltas;
@@ -22,6 +23,9 @@ class PageEncoder {
   public:
     PageEncoder(uint8_t* shadow, uint64_t pages, const Key& key);
 
+    // Pages that a disk of the other side holds as a block may be told by that block's number.
+    void look_into(std::vector<const BlockIndex*> disks) { disks_ = std::move(disks); }
+
     // `count` pages; data of page i at data + positions[i].
     Encoded encode(const uint32_t* numbers, const uint32_t* positions, size_t count, const uint8_t* data);
 
@@ -30,17 +34,20 @@ class PageEncoder {
 
   private:
     void emit(uint32_t page, const uint8_t* data, const Digest& digest, OpWriter& ops, Encoded& out);
+    bool find_block(const Digest& digest, size_t& disk, uint32_t& block) const;
     bool find(uint32_t page, const uint8_t* data, const Digest& digest, uint32_t& source) const;
 
     uint8_t* shadow_;
     Key key_;
     std::vector<Digest> digests_;
     DigestTable table_;
+    std::vector<const BlockIndex*> disks_;
     std::vector<uint32_t> touched_;  // by batch number: pages of this batch that came before
     uint32_t batch_ = 0;
 };
 
 // Writes the operations of a batch into `ram`; throws MalformedError without having read or written outside of it.
-void apply_pages(uint8_t* ram, OpReader ops, Reader literals, Reader deltas);
+// `blocks` holds what BLOCK operations refer to, in their order.
+void apply_pages(uint8_t* ram, OpReader ops, Reader literals, Reader deltas, Reader blocks);
 
 }  // namespace novacron

@@ -2,7 +2,7 @@
 
 from novacron.core.units import PAGE_BYTES
 
-ZERO, COPY, DELTA, LITERAL = 1, 2, 3, 4
+ZERO, COPY, DELTA, LITERAL, BLOCK = 1, 2, 3, 4, 5
 
 
 class Section:
@@ -37,18 +37,20 @@ class Section:
 
 
 def operations(ops: bytes):
-    """(kind, first page, pages, source page or None) in order."""
+    """(kind, first page, pages, source page, or disk and block, or None) in order."""
     section, end = Section(ops), 0
     while not section.empty:
         kind = section.take(1)[0]
         page = end + section.zigzag()
         count = section.uleb()
         source = page + section.zigzag() if kind == COPY else None
+        if kind == BLOCK:
+            source = section.uleb(), section.uleb()
         end = page + count
         yield kind, page, count, source
 
 
-def apply(ram: bytearray, ops: bytes, literals: bytes, deltas: bytes) -> None:
+def apply(ram: bytearray, ops: bytes, literals: bytes, deltas: bytes, disks: list[bytearray] = ()) -> None:
     """Do in ``ram`` what the operations say, a page at a time."""
     whole, patches = Section(literals), Section(deltas)
     for kind, first, count, source in operations(ops):
@@ -59,6 +61,9 @@ def apply(ram: bytearray, ops: bytes, literals: bytes, deltas: bytes) -> None:
             elif kind == COPY:
                 begin = (source + n) * PAGE_BYTES
                 ram[at : at + PAGE_BYTES] = ram[begin : begin + PAGE_BYTES]
+            elif kind == BLOCK:
+                disk, begin = source[0], (source[1] + n) * PAGE_BYTES
+                ram[at : at + PAGE_BYTES] = disks[disk][begin : begin + PAGE_BYTES]
             elif kind == LITERAL:
                 ram[at : at + PAGE_BYTES] = whole.take(PAGE_BYTES)
             else:

@@ -12,13 +12,14 @@ from novacron.content.batch import pack_batch, unpack_batch
 from novacron.content.blocks import BlockEncoder, decode_blocks
 from novacron.content.codec import decode, encode
 from novacron.content.digest import digest_blocks
+from novacron.content.encoded import Encoded
 from novacron.content.errors import MalformedContentError
-from novacron.content.pages import NO_DATA, Encoded, PageEncoder, apply_pages
+from novacron.content.pages import NO_DATA, PageEncoder, apply_pages, block_runs
 from novacron.core.units import PAGE_BYTES
 
 KEY = bytes(range(32))
 PAGES = 24
-UNCHANGED, ZEROS, COPIES, DELTAS, LITERALS = range(5)
+UNCHANGED, ZEROS, COPIES, DELTAS, LITERALS, BLOCKS = range(6)
 
 
 def noise(seed: int) -> bytes:
@@ -83,6 +84,52 @@ def test_each_page_is_told_in_the_cheapest_way():
     assert classes(bytearray(held), (2, noise(9)), (1, noise(9)))[COPIES] == 1
 
 
+WRITES = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 7), CONTENT), max_size=8)
+
+
+def referred(told: Encoded, disks: list[bytearray]) -> bytes:
+    """What a destination reads for the references of a batch."""
+    return b"".join(
+        disks[disk][first * PAGE_BYTES : (first + count) * PAGE_BYTES] for disk, first, count in block_runs(told, PAGES)
+    )
+
+
+@given(rounds=st.lists(st.tuples(WRITES, BATCH), max_size=4))
+@settings(max_examples=200, deadline=None)
+def test_pages_that_a_disk_over_there_holds_are_told_by_its_blocks(rounds):
+    disks = [bytearray(8 * PAGE_BYTES), bytearray(8 * PAGE_BYTES)]
+    blocks = [BlockEncoder(len(disk), KEY, fresh=True) for disk in disks]
+    shadow, ram, model = (bytearray(PAGES * PAGE_BYTES) for _ in range(3))
+    encoder = PageEncoder(shadow, KEY)
+    encoder.look_into(blocks)
+    for writes, batch in rounds:
+        for disk, block, content in writes:
+            write_all(disks[disk], blocks[disk].encode(block * PAGE_BYTES, content or bytes(PAGE_BYTES)))
+        told = unpack_batch(pack_batch(encoded(encoder, batch), level=1).body)
+        apply_pages(ram, told, referred(told, disks))
+        reference.apply(model, told.ops, told.literals, told.deltas, disks)
+        assert ram == model == shadow
+
+
+def test_a_block_is_told_when_no_page_is_equal_and_only_while_it_is_there():
+    disk = BlockEncoder(4 * PAGE_BYTES, KEY, fresh=True)
+    disk.encode(PAGE_BYTES, noise(1) + noise(2))
+    encoder = PageEncoder(bytearray(8 * PAGE_BYTES), KEY)
+    encoder.look_into([disk])
+    told = encoded(encoder, [(0, noise(1)), (1, noise(2)), (2, noise(1))])
+    assert (told.counts[BLOCKS], told.counts[COPIES], told.literals) == (2, 1, b"")
+    assert block_runs(told, 8) == [(0, 1, 2)]
+    disk.encode(PAGE_BYTES, noise(3))
+    told = encoded(encoder, [(0, None), (2, None), (1, noise(1)), (3, noise(3))])
+    assert (told.counts[BLOCKS], told.counts[LITERALS]) == (1, 1)
+
+
+def test_a_disk_of_which_nothing_is_known_is_not_referred_to():
+    encoder = PageEncoder(bytearray(PAGE_BYTES), KEY)
+    encoder.look_into([BlockEncoder(PAGE_BYTES, KEY, fresh=False)])
+    assert encoded(encoder, [(0, b"\xff" * PAGE_BYTES)]).counts[LITERALS] == 1
+
+
 def test_a_page_that_was_overwritten_is_no_source_any_more():
     shadow = bytearray(noise(1) + bytes(2 * PAGE_BYTES))
     ram = bytearray(shadow)
@@ -141,15 +188,16 @@ def test_damaged_batches_are_refused_and_write_nothing_outside():
 @pytest.mark.parametrize(
     "told",
     [
-        Encoded(bytes([9, 0, 1]), b"", b"", (0,) * 5),  # an unknown kind
-        Encoded(bytes([1, 0, 0]), b"", b"", (0,) * 5),  # no page
-        Encoded(bytes([1, 0, 99]), b"", b"", (0,) * 5),  # more pages than there are
-        Encoded(bytes([2, 0, 1, 99]), b"", b"", (0,) * 5),  # a source outside
-        Encoded(bytes([4, 0, 1]), b"x" * 4095, b"", (0,) * 5),  # a literal that ends too early
-        Encoded(b"", b"x" * 4096, b"", (0,) * 5),  # a literal that nobody takes
-        Encoded(bytes([3, 0, 1]), b"", b"\xff\xff\x03\x01x\0\0", (0,) * 5),  # a patch that leaves its page
-        Encoded(bytes([1, 0]), b"", b"", (0,) * 5),  # an operation that ends too early
-        Encoded(bytes([1, *[0x80] * 10, 1]), b"", b"", (0,) * 5),  # a number that does not end
+        Encoded(bytes([9, 0, 1]), b"", b"", (0,) * 6),  # an unknown kind
+        Encoded(bytes([1, 0, 0]), b"", b"", (0,) * 6),  # no page
+        Encoded(bytes([1, 0, 99]), b"", b"", (0,) * 6),  # more pages than there are
+        Encoded(bytes([2, 0, 1, 99]), b"", b"", (0,) * 6),  # a source outside
+        Encoded(bytes([4, 0, 1]), b"x" * 4095, b"", (0,) * 6),  # a literal that ends too early
+        Encoded(b"", b"x" * 4096, b"", (0,) * 6),  # a literal that nobody takes
+        Encoded(bytes([3, 0, 1]), b"", b"\xff\xff\x03\x01x\0\0", (0,) * 6),  # a patch that leaves its page
+        Encoded(bytes([1, 0]), b"", b"", (0,) * 6),  # an operation that ends too early
+        Encoded(bytes([1, *[0x80] * 10, 1]), b"", b"", (0,) * 6),  # a number that does not end
+        Encoded(bytes([5, 0, 1, 0, 7]), b"", b"", (0,) * 6),  # a block whose content nobody gave
     ],
 )
 def test_every_way_of_being_malformed_is_refused(told):
@@ -188,10 +236,11 @@ def test_zeros_on_a_disk_that_is_not_fresh_are_told():
 @pytest.mark.parametrize(
     "told",
     [
-        Encoded(bytes([3, 0, 1]), b"", b"\0\0", (0,) * 5),  # blocks have no patches
-        Encoded(bytes([4, 0, 1]), b"short", b"", (0,) * 5),
-        Encoded(b"", b"left over", b"", (0,) * 5),
-        Encoded(bytes([1, 0, 0xFF, 0x7F]), b"", b"", (0,) * 5),
+        Encoded(bytes([3, 0, 1]), b"", b"\0\0", (0,) * 6),  # blocks have no patches
+        Encoded(bytes([5, 0, 1, 0, 0]), b"", b"", (0,) * 6),  # nor do they refer to other disks
+        Encoded(bytes([4, 0, 1]), b"short", b"", (0,) * 6),
+        Encoded(b"", b"left over", b"", (0,) * 6),
+        Encoded(bytes([1, 0, 0xFF, 0x7F]), b"", b"", (0,) * 6),
     ],
 )
 def test_malformed_blocks_are_refused(told):

@@ -199,3 +199,19 @@ async def test_a_uefi_vm_moves_with_its_variables_and_its_firmware_starts_again(
     assert came.read_bytes() == kept.read_bytes()
     await there.machine.qmp("system_reset")
     await said(there.machine, "BdsDxe")
+
+
+async def test_memory_that_is_the_cache_of_a_disk_is_told_by_its_blocks(make_driver, short_dir):
+    pair = Pair(make_driver, short_dir)
+    small = small_spec()
+    boot = msgspec.structs.replace(small.boot, append=f"{small.boot.append} novacron.read=1")
+    await pair.drivers["a"].create(VM, msgspec.structs.replace(small, boot=boot, memory_bytes=256 * MIB))
+    machine = await pair.drivers["a"].start(VM)
+    async with console(machine) as guest:
+        await guest.wait_for("t")
+    there = await pair.move(machine, "b", 2)
+    async with console(there.machine) as guest:
+        found = await guest.check("there")
+    assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
+    assert there.summary.split.dedup_bytes > 100 * MIB
+    assert there.summary.ram_wire_bytes < 40 * MIB

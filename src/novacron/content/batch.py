@@ -11,8 +11,8 @@ from typing import Final
 from typing_extensions import Buffer
 
 from novacron.content.codec import HEADER, decode, encode
+from novacron.content.encoded import Encoded
 from novacron.content.errors import MalformedContentError
-from novacron.content.pages import Encoded
 
 VERSION: Final = 1
 MAX_SECTION_BYTES: Final = 16 << 20
@@ -44,7 +44,7 @@ def unpack_batch(body: Buffer) -> Encoded:
     ops_frame, rest = _part(view[1:])
     literals_frame, deltas_frame = _part(rest)
     ops, literals, deltas = (decode(part, MAX_SECTION_BYTES) for part in (ops_frame, literals_frame, deltas_frame))
-    return Encoded(ops, literals, deltas, (0, 0, 0, 0, 0))
+    return Encoded(ops, literals, deltas, (0, 0, 0, 0, 0, 0))
 
 
 def _part(view: memoryview) -> tuple[memoryview, memoryview]:

@@ -6,11 +6,11 @@ from typing import Final
 from typing_extensions import Buffer
 
 from novacron.content import _kernels
+from novacron.content.encoded import Encoded
 from novacron.content.errors import MalformedContentError
-from novacron.content.pages import Encoded
 from novacron.core.units import PAGE_BYTES
 
-_ZERO, _COPY, _DELTA, _LITERAL = 1, 2, 3, 4
+_ZERO, _COPY, _DELTA, _LITERAL, _BLOCK = 1, 2, 3, 4, 5
 MAX_OP_BLOCKS: Final = 4096  # of a copy or a literal: 16 MiB
 
 Write = tuple[int, bytes | int]
@@ -23,11 +23,11 @@ class BlockEncoder:
     """
 
     def __init__(self, size_bytes: int, key: bytes, *, fresh: bool) -> None:
-        self._kernel = _kernels.BlockEncoder(size_bytes // PAGE_BYTES, key, fresh)
+        self.kernel = _kernels.BlockEncoder(size_bytes // PAGE_BYTES, key, fresh)
 
     def encode(self, offset: int, data: Buffer) -> Encoded:
         """Consecutive blocks from byte ``offset`` on; raises ValueError outside of the disk."""
-        return Encoded(*self._kernel.encode(offset // PAGE_BYTES, data))
+        return Encoded(*self.kernel.encode(offset // PAGE_BYTES, data))
 
 
 def decode_blocks(encoded: Encoded, size_bytes: int, read: Callable[[int, int], bytes]) -> Iterator[Write]:
@@ -46,7 +46,7 @@ def decode_blocks(encoded: Encoded, size_bytes: int, read: Callable[[int, int], 
         if kind == _ZERO:
             yield offset, length
             continue
-        if kind == _DELTA or count > MAX_OP_BLOCKS:
+        if kind in {_DELTA, _BLOCK} or count > MAX_OP_BLOCKS:
             raise MalformedContentError("a batch of blocks holds an operation that blocks do not have")
         if kind == _COPY:
             yield from _copy(offset, source * PAGE_BYTES, length, read)

@@ -1,26 +1,17 @@
-"""RAM pages against a picture of what the other side holds: unchanged, zero, copy, delta or literal."""
+"""RAM pages against a picture of what the other side holds: unchanged, zero, copy, block, delta or literal."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Final
 
 from typing_extensions import Buffer
 
 from novacron.content import _kernels
+from novacron.content.blocks import BlockEncoder
 from novacron.content.digest import root_digest
+from novacron.content.encoded import Encoded
 from novacron.content.errors import MalformedContentError
 
 NO_DATA: Final = 0xFFFF_FFFF  # as a page's position: a page of zeros
-CLASSES: Final = ("unchanged", "zero", "copy", "delta", "literal")
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A batch before compression: operations, whole blocks, patches; and how many blocks were of which class."""
-
-    ops: bytes
-    literals: bytes
-    deltas: bytes
-    counts: tuple[int, int, int, int, int]  # in the order of CLASSES
 
 
 class PageEncoder:
@@ -42,17 +33,33 @@ class PageEncoder:
         """
         return Encoded(*self._kernel.encode(numbers, positions, data))
 
+    def look_into(self, disks: Sequence[BlockEncoder]) -> None:
+        """Pages that the other side has as a block of one of these disks are told by that block's number.
+
+        What is told then holds for the disks as they are once everything has arrived that ``disks`` have encoded so
+        far: neither encoder may be called while the other one is.
+        """
+        self._kernel.look_into([disk.kernel for disk in disks])
+
     def root(self) -> bytes:
         """Root digest of the shadow; pages of zeros count as the digest zero."""
         return root_digest(self._kernel.digests(), self._key)
 
 
-def apply_pages(ram: Buffer, encoded: Encoded) -> None:
-    """Do in ``ram`` what ``encoded`` says.
+def block_runs(encoded: Encoded, pages: int) -> list[tuple[int, int, int]]:
+    """Disk, first block, number of blocks of every reference to a disk, in order; raises MalformedContentError."""
+    try:
+        return _kernels.block_runs(encoded.ops, pages)
+    except _kernels.MalformedError as error:
+        raise MalformedContentError(f"a batch of pages is malformed: {error}") from error
+
+
+def apply_pages(ram: Buffer, encoded: Encoded, blocks: Buffer = b"") -> None:
+    """Do in ``ram`` what ``encoded`` says; ``blocks`` is the content of ``block_runs``, one after the other.
 
     Raises MalformedContentError: nothing outside of ``ram`` was touched then, what is inside is not defined.
     """
     try:
-        _kernels.apply_pages(ram, encoded.ops, encoded.literals, encoded.deltas)
+        _kernels.apply_pages(ram, encoded.ops, encoded.literals, encoded.deltas, blocks)
     except _kernels.MalformedError as error:
         raise MalformedContentError(f"a batch of pages is malformed: {error}") from error

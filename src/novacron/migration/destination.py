@@ -145,7 +145,8 @@ class Destination:
             stack.callback(writer.transport.abort)
             ram = stack.enter_context(closing(_mapped(self._machine.ram_path)))
             await stack.enter_async_context(beside(self._return_path(reader)))
-            yield RamReceiver(ram, writer), DiskReceiver(self._spec.disks, clients)
+            disks = DiskReceiver(self._spec.disks, clients)
+            yield RamReceiver(ram, writer, disks.read), disks
 
     async def _receive(self, ram: RamReceiver, disks: DiskReceiver) -> None:
         """Frames in their order, until the source says that the VM is handed over."""

@@ -10,17 +10,17 @@ from collections.abc import AsyncGenerator, Coroutine, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from novacron.content.batch import pack_batch, unpack_batch
+from novacron.content.batch import MAX_SECTION_BYTES, pack_batch, unpack_batch
 from novacron.content.blocks import BlockEncoder, decode_blocks
-from novacron.content.pages import Encoded
-from novacron.core.units import MIB
+from novacron.content.encoded import Encoded
+from novacron.core.units import MIB, PAGE_BYTES
 from novacron.hypervisor.driver import Machine
 from novacron.hypervisor.nbd.client import NbdClient
 from novacron.hypervisor.nbd.messages import ALLOCATION, DIRTY, ZERO, Extent
 from novacron.migration.errors import ChannelProtocolError
 from novacron.migration.frames import FrameType
 from novacron.migration.meter import Meter
-from novacron.migration.pipeline import in_order
+from novacron.migration.pipeline import Turns, in_order
 from novacron.migration.ram import FrameSink, PackedFrame
 from novacron.migration.traffic import Traffic
 from novacron.protocol.vm import DiskSpec
@@ -28,6 +28,7 @@ from novacron.protocol.vm import DiskSpec
 READ_BYTES: Final = MIB
 READS_IN_FLIGHT: Final = 4
 WRITE_BYTES: Final = 4 * MIB
+BLOCK_READS_IN_FLIGHT: Final = 16
 
 
 def since(state: str) -> str:
@@ -48,6 +49,7 @@ class DiskSender:
         disks: Sequence[DiskSpec],
         sink: FrameSink,
         meter: Meter,
+        turns: Turns,
         *,
         key: bytes,
         level: int,
@@ -57,10 +59,11 @@ class DiskSender:
         self._disks = list(disks)
         self._names = [disk.id for disk in disks]
         self._sink = sink
+        self._turns = turns
         self._meter = meter
         self._level = level
         self._known_state = known_state
-        self._encoders = [BlockEncoder(disk.size_bytes, key, fresh=not known_state) for disk in disks]
+        self.encoders = [BlockEncoder(disk.size_bytes, key, fresh=not known_state) for disk in disks]
         self._round = 0
         self.in_use_bytes = 0  # of all disks, known once the first copy has begun
 
@@ -137,19 +140,22 @@ class DiskSender:
                 at, reading = reads.popleft()
                 data = await reading
                 read_on(1)
-                encoded = await asyncio.to_thread(self._encoders[number].encode, at, data)
-                yield asyncio.to_thread(self._pack, number, encoded)
+                async with self._turns.encoding:
+                    encoded = await asyncio.to_thread(self.encoders[number].encode, at, data)
+                    turn = self._turns.take()
+                yield asyncio.to_thread(self._pack, number, encoded, turn)
         finally:
             for _, reading in reads:
                 reading.cancel()
             await asyncio.gather(*(reading for _, reading in reads), return_exceptions=True)
 
-    def _pack(self, number: int, encoded: Encoded) -> PackedFrame:
+    def _pack(self, number: int, encoded: Encoded, turn: int) -> PackedFrame:
         packed = pack_batch(encoded, self._level)
-        return PackedFrame(FrameType.DISK, bytes([number]) + packed.body, Traffic.of_batch(encoded, packed))
+        return PackedFrame(FrameType.DISK, bytes([number]) + packed.body, Traffic.of_batch(encoded, packed), turn)
 
     async def _give(self, frame: PackedFrame) -> None:
-        await self._sink.send(frame.frame_type, frame.body)
+        async with self._turns.my(frame.turn):
+            await self._sink.send(frame.frame_type, frame.body)
         self._meter.disk.add(frame.traffic)
 
 
@@ -167,6 +173,21 @@ class DiskReceiver:
         if number >= len(self._disks):
             raise ChannelProtocolError(f"a batch for disk {number} of {len(self._disks)}")
         await asyncio.to_thread(self._write, number, memoryview(body)[1:])
+
+    async def read(self, runs: Sequence[tuple[int, int, int]]) -> bytes:
+        """The content of runs (disk, first block, number of blocks); raises ChannelProtocolError, NbdError."""
+        total = sum(count for _, _, count in runs) * PAGE_BYTES
+        if total > MAX_SECTION_BYTES:
+            raise ChannelProtocolError(f"a batch of RAM refers to {total} bytes of disks")
+        slots = asyncio.Semaphore(BLOCK_READS_IN_FLIGHT)
+
+        async def one(disk: int, first: int, count: int) -> bytes:
+            if disk >= len(self._disks) or (first + count) * PAGE_BYTES > self._disks[disk].size_bytes:
+                raise ChannelProtocolError(f"RAM refers to block {first} of disk {disk}, which is not there")
+            async with slots:
+                return await self._clients[disk].read(first * PAGE_BYTES, count * PAGE_BYTES)
+
+        return b"".join(await asyncio.gather(*(one(*run) for run in runs)))
 
     async def flush(self) -> None:
         """Return when all that was written is durable."""

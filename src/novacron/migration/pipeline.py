@@ -1,11 +1,41 @@
 """An ordered pipeline: work on parts runs beside their reading, and the results leave in order."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+class Turns:
+    """Frames leave in the order in which they were encoded, whoever encoded them.
+
+    RAM is told against the disks of the other side, so what was encoded first must arrive first. ``encoding`` is held
+    while one thing is encoded; the turn taken then is waited for before its frame is sent. Whoever fails to send takes
+    the whole migration down: the others are cancelled by its owner.
+    """
+
+    def __init__(self) -> None:
+        self.encoding = asyncio.Lock()
+        self._taken = 0
+        self._sent = 0
+        self._moved = asyncio.Condition()
+
+    def take(self) -> int:
+        """The next turn; call it while ``encoding`` is held."""
+        self._taken += 1
+        return self._taken
+
+    @asynccontextmanager
+    async def my(self, turn: int) -> AsyncIterator[None]:
+        """Wait until every earlier turn is over; this one is when the context ends."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._sent == turn - 1)
+        yield
+        async with self._moved:
+            self._sent = turn
+            self._moved.notify_all()
 
 
 async def in_order(

@@ -2,19 +2,23 @@
 
 import asyncio
 import mmap
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from novacron.content.batch import pack_batch, unpack_batch
 from novacron.content.codec import decode, encode
-from novacron.content.pages import Encoded, PageEncoder, apply_pages
+from novacron.content.encoded import Encoded
+from novacron.content.pages import PageEncoder, apply_pages, block_runs
+from novacron.core.units import PAGE_BYTES
 from novacron.migration.frames import RELAY_BYTES, FrameType
 from novacron.migration.meter import Meter
-from novacron.migration.pipeline import in_order
+from novacron.migration.pipeline import Turns, in_order
 from novacron.migration.stream import DeviceState, Pages, Relay, StreamSplitter
 from novacron.migration.traffic import Traffic
 
 READ_BYTES: Final = 1 << 20
+ReadBlocks = Callable[[Sequence[tuple[int, int, int]]], Awaitable[bytes]]  # of disk, first block, number of blocks
 FRAMES_IN_FLIGHT: Final = 3  # read, but not yet sent: what QEMU takes for bandwidth must be the link's
 
 
@@ -26,15 +30,14 @@ class FrameSink(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
 class PackedFrame:
-    """A frame ready to be sent, with what it stands for."""
+    """A frame ready to be sent, with what it stands for; ``turn`` is zero when it may go at any time."""
 
-    __slots__ = ("body", "frame_type", "traffic")
-
-    def __init__(self, frame_type: FrameType, body: bytes, traffic: Traffic) -> None:
-        self.frame_type = frame_type
-        self.body = body
-        self.traffic = traffic
+    frame_type: FrameType
+    body: bytes
+    traffic: Traffic
+    turn: int = 0
 
 
 class RamSender:
@@ -45,8 +48,11 @@ class RamSender:
     are of no use after it.
     """
 
-    def __init__(self, sink: FrameSink, encoder: PageEncoder, meter: Meter, *, ram_bytes: int, level: int) -> None:
+    def __init__(
+        self, sink: FrameSink, encoder: PageEncoder, meter: Meter, turns: Turns, *, ram_bytes: int, level: int
+    ) -> None:
         self._sink = sink
+        self._turns = turns
         self._encoder = encoder
         self._meter = meter
         self._splitter = StreamSplitter(ram_bytes=ram_bytes)
@@ -61,26 +67,33 @@ class RamSender:
             for item in self._splitter.feed(data):
                 match item:
                     case Pages():
-                        encoded = await asyncio.to_thread(self._encoder.encode, item.numbers, item.positions, item.data)
-                        yield asyncio.to_thread(self._pack, encoded)
+                        async with self._turns.encoding:
+                            encoded = await asyncio.to_thread(
+                                self._encoder.encode, item.numbers, item.positions, item.data
+                            )
+                            turn = self._turns.take()
+                        yield asyncio.to_thread(self._pack, encoded, turn)
                     case Relay():
                         for at in range(0, len(item.data), RELAY_BYTES):
                             yield asyncio.to_thread(self._relay, item.data[at : at + RELAY_BYTES])
                     case DeviceState():
                         pass  # the channel keeps the order: all RAM is in the file before this reaches QEMU
 
-    def _pack(self, encoded: Encoded) -> PackedFrame:
+    def _pack(self, encoded: Encoded, turn: int) -> PackedFrame:
         batch = pack_batch(encoded, self._level)
-        return PackedFrame(FrameType.RAM, batch.body, Traffic.of_batch(encoded, batch))
+        return PackedFrame(FrameType.RAM, batch.body, Traffic.of_batch(encoded, batch), turn)
 
     def _relay(self, data: bytes) -> PackedFrame:
         return PackedFrame(FrameType.RELAY, encode(data, self._level), Traffic())
 
     async def _give(self, frame: PackedFrame) -> None:
-        await self._sink.send(frame.frame_type, frame.body)
-        self._meter.ram.add(frame.traffic)
         if frame.frame_type is FrameType.RELAY:
+            await self._sink.send(frame.frame_type, frame.body)
             self._meter.relayed_bytes += len(frame.body)
+            return
+        async with self._turns.my(frame.turn):
+            await self._sink.send(frame.frame_type, frame.body)
+        self._meter.ram.add(frame.traffic)
 
 
 class RamReceiver:
@@ -90,18 +103,19 @@ class RamReceiver:
     Frames are given one at a time, in the channel's order, which keeps it.
     """
 
-    def __init__(self, ram: mmap.mmap, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, ram: mmap.mmap, writer: asyncio.StreamWriter, read_blocks: ReadBlocks) -> None:
         self._ram = ram
         self._writer = writer
+        self._read_blocks = read_blocks
 
     async def pages(self, body: bytes | memoryview) -> None:
-        """One batch; raises MalformedContentError."""
-        await asyncio.to_thread(self._apply, body)
+        """One batch; raises MalformedContentError, and what reading a disk raises."""
+        encoded = await asyncio.to_thread(unpack_batch, body)
+        runs = block_runs(encoded, len(self._ram) // PAGE_BYTES)
+        blocks = await self._read_blocks(runs) if runs else b""
+        await asyncio.to_thread(apply_pages, self._ram, encoded, blocks)
 
     async def relay(self, body: bytes | memoryview) -> None:
         """Bytes for QEMU."""
         self._writer.write(decode(body, RELAY_BYTES))
         await self._writer.drain()
-
-    def _apply(self, body: bytes | memoryview) -> None:
-        apply_pages(self._ram, unpack_batch(body))

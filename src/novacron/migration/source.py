@@ -35,6 +35,7 @@ from novacron.migration.frames import (
     unpack,
 )
 from novacron.migration.meter import Meter
+from novacron.migration.pipeline import Turns
 from novacron.migration.qemu_watch import QemuWatch
 from novacron.migration.ram import RamSender
 from novacron.protocol.migration import MigrationPolicy, MigrationSummary
@@ -86,6 +87,7 @@ class Source:
         self._watch = QemuWatch(outgoing.machine, clock)
         self._answers: dict[FrameType, asyncio.Future[bytes]] = {}
         self._qemu: asyncio.StreamWriter | None = None
+        self._turns = Turns()
         self._disks = self._disk_sender(Answer(ram_known=False, disks_known=False))
         self.shadow = _shadow(outgoing.ram_image, self._spec.memory_bytes)
         self.committed = False
@@ -203,6 +205,7 @@ class Source:
             self._spec.disks if self._out.policy.move_disks else (),
             self._channel,
             self._meter,
+            self._turns,
             key=self._key,
             level=self._out.policy.compression_level,
             known_state=self._out.known_state if answer.disks_known else "",
@@ -211,10 +214,12 @@ class Source:
     @asynccontextmanager
     async def _qemu_stream(self, encoder: PageEncoder) -> AsyncIterator[None]:
         """The socket that the source's QEMU sends to. When one side of the proxy ends by an error, both do."""
+        encoder.look_into(self._disks.encoders)
         sender = RamSender(
             self._channel,
             encoder,
             self._meter,
+            self._turns,
             ram_bytes=self._spec.memory_bytes,
             level=self._out.policy.compression_level,
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from novacron.content.batch import Packed
-from novacron.content.pages import Encoded
+from novacron.content.encoded import Encoded
 from novacron.core.units import PAGE_BYTES
 from novacron.protocol.migration import ByteSplit
 
@@ -25,8 +25,12 @@ class Traffic:
 
     @classmethod
     def of_batch(cls, encoded: Encoded, packed: Packed) -> Self:
-        """One batch. Zero pages and copies are operations only: they share the bytes of those by their number."""
-        unchanged, zero, copy, delta, literal = encoded.counts
+        """One batch. Zero pages and copies are operations only: they share the bytes of those by their number.
+
+        A page that the other side has on a disk is a copy, too.
+        """
+        unchanged, zero, same, delta, literal, on_disk = encoded.counts
+        copy = same + on_disk
         told = zero + copy
         zero_wire = packed.ops_bytes * zero // told if told else 0
         overhead = len(packed.body) - packed.ops_bytes - packed.literal_bytes - packed.delta_bytes

@@ -20,6 +20,27 @@ class BlockIndex {
         if (!digest.none()) table_.enter(digest, block);
     }
 
+    // What the other side says that it holds, block by block; digests of zeros are none.
+    void adopt(const Digest* digests, size_t count) {
+        for (size_t i = 0; i < count && i < digests_.size(); ++i) enter(static_cast<uint32_t>(i), digests[i]);
+    }
+
+    const std::vector<Digest>& digests() const { return digests_; }
+
+    // Runs (first, count) of blocks among `count` from `first` on that may hold something.
+    std::vector<std::pair<uint64_t, uint64_t>> held(uint64_t first, uint64_t count) const {
+        std::vector<std::pair<uint64_t, uint64_t>> runs;
+        for (uint64_t block = first; block < first + count; ++block) {
+            if (digests_[block].none()) continue;
+            if (!runs.empty() && runs.back().first + runs.back().second == block) {
+                ++runs.back().second;
+            } else {
+                runs.emplace_back(block, 1);
+            }
+        }
+        return runs;
+    }
+
     // A block of that content; kNone when none is known.
     uint32_t find(const Digest& digest) const {
         const uint32_t* places = table_.bucket(digest);

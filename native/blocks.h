@@ -14,6 +14,7 @@ class BlockEncoder {
     Encoded encode(uint64_t first, size_t count, const uint8_t* data);
 
     const BlockIndex& index() const { return index_; }
+    void adopt(const Digest* digests, size_t count) { index_.adopt(digests, count); }
 
   private:
     Key key_;

@@ -55,6 +55,13 @@ nb::bytes as_bytes(const std::vector<T>& values) {
 
 nb::bytes as_bytes(const std::string& text) { return nb::bytes(text.data(), text.size()); }
 
+std::vector<Digest> as_digests(nb::bytes bytes) {
+    if (bytes.size() % sizeof(Digest)) throw nb::value_error("not a whole number of digests");
+    std::vector<Digest> digests(bytes.size() / sizeof(Digest));
+    std::memcpy(digests.data(), bytes.c_str(), bytes.size());
+    return digests;
+}
+
 nb::tuple as_tuple(const Encoded& encoded) {
     return nb::make_tuple(as_bytes(encoded.ops), as_bytes(encoded.literals), as_bytes(encoded.deltas),
                           nb::make_tuple(encoded.pages[0], encoded.pages[1], encoded.pages[2], encoded.pages[3],
@@ -81,8 +88,7 @@ class PyBlockEncoder {
     nb::tuple encode(uint64_t first, nb::handle data) {
         const Buffer d(data, false);
         const uint64_t count = d.pages();
-        const uint64_t blocks = encoder_.index().blocks();
-        if (first > blocks || count > blocks - first) throw nb::value_error("a block outside");
+        check(first, count);
         Encoded out;
         {
             nb::gil_scoped_release released;
@@ -91,9 +97,29 @@ class PyBlockEncoder {
         return as_tuple(out);
     }
 
+    void adopt(nb::bytes digests) {
+        const auto words = as_digests(digests);
+        nb::gil_scoped_release released;
+        encoder_.adopt(words.data(), words.size());
+    }
+
+    nb::bytes digests() const { return as_bytes(encoder_.index().digests()); }
+
+    nb::list held(uint64_t first, uint64_t count) const {
+        check(first, count);
+        nb::list out;
+        for (const auto& [block, blocks] : encoder_.index().held(first, count)) out.append(nb::make_tuple(block, blocks));
+        return out;
+    }
+
     const BlockIndex& index() const { return encoder_.index(); }
 
   private:
+    void check(uint64_t first, uint64_t count) const {
+        const uint64_t blocks = encoder_.index().blocks();
+        if (first > blocks || count > blocks - first) throw nb::value_error("a block outside");
+    }
+
     BlockEncoder encoder_;
 };
 
@@ -124,6 +150,12 @@ class PyPageEncoder {
             out = encoder_->encode(page.data(), at.data(), count, d.data());
         }
         return as_tuple(out);
+    }
+
+    void adopt(nb::bytes digests) {
+        const auto words = as_digests(digests);
+        nb::gil_scoped_release released;
+        encoder_->adopt(words.data(), words.size());
     }
 
     // The encoders of the disks, held for as long as this lives.
@@ -199,10 +231,14 @@ NB_MODULE(_kernels, m) {
     m.def("scan_records", &scan);
     nb::class_<PyBlockEncoder>(m, "BlockEncoder")
         .def(nb::init<uint64_t, nb::bytes, bool>())
-        .def("encode", &PyBlockEncoder::encode);
+        .def("encode", &PyBlockEncoder::encode)
+        .def("adopt", &PyBlockEncoder::adopt)
+        .def("digests", &PyBlockEncoder::digests)
+        .def("held", &PyBlockEncoder::held);
     nb::class_<PyPageEncoder>(m, "PageEncoder")
         .def(nb::init<nb::handle, nb::bytes>())
         .def("encode", &PyPageEncoder::encode)
         .def("digests", &PyPageEncoder::digests)
+        .def("adopt", &PyPageEncoder::adopt)
         .def("look_into", &PyPageEncoder::look_into);
 }

@@ -57,7 +57,7 @@ void apply_patch(uint8_t* page, Reader& deltas) {
 }  // namespace
 
 PageEncoder::PageEncoder(uint8_t* shadow, uint64_t pages, const Key& key)
-    : shadow_(shadow), key_(key), digests_(pages), table_(pages), touched_(pages) {
+    : shadow_(shadow), key_(key), digests_(pages), table_(pages), told_(pages), touched_(pages) {
     constexpr size_t kStep = 256;
     std::vector<const uint8_t*> found;
     std::vector<uint32_t> numbers;
@@ -78,6 +78,15 @@ PageEncoder::PageEncoder(uint8_t* shadow, uint64_t pages, const Key& key)
     }
 }
 
+void PageEncoder::adopt(const Digest* digests, size_t count) {
+    for (size_t page = 0; page < count && page < digests_.size(); ++page) {
+        if (digests_[page] == digests[page]) continue;
+        digests_[page] = digests[page];
+        told_[page] = true;
+        if (!digests[page].none()) table_.enter(digests[page], static_cast<uint32_t>(page));
+    }
+}
+
 Encoded PageEncoder::encode(const uint32_t* numbers, const uint32_t* positions, size_t count, const uint8_t* data) {
     // Digests first, for many pages side by side; pages of zeros and pages that are what the other side holds need none.
     ++batch_;
@@ -86,7 +95,8 @@ Encoded PageEncoder::encode(const uint32_t* numbers, const uint32_t* positions, 
     for (size_t i = 0; i < count; ++i) {
         if (positions[i] == kNoData) continue;
         const uint8_t* page = data + positions[i];
-        if (is_zero(page) || !std::memcmp(page, shadow_ + size_t{numbers[i]} * kPageBytes, kPageBytes)) continue;
+        if (is_zero(page)) continue;
+        if (!told_[numbers[i]] && !std::memcmp(page, shadow_ + size_t{numbers[i]} * kPageBytes, kPageBytes)) continue;
         known[i] = 1;
         changed.push_back(page);
     }
@@ -119,10 +129,15 @@ Encoded PageEncoder::encode(const uint32_t* numbers, const uint32_t* positions, 
 // An all-zero digest stands for a page of zeros.
 void PageEncoder::emit(uint32_t page, const uint8_t* data, const Digest& digest, OpWriter& ops, Encoded& out) {
     uint8_t* held = shadow_ + size_t{page} * kPageBytes;
-    if (digests_[page] == digest && (digest.none() || !std::memcmp(held, data, kPageBytes))) {
+    if (digests_[page] == digest && (digest.none() || told_[page] || !std::memcmp(held, data, kPageBytes))) {
+        if (told_[page] && data) std::memcpy(held, data, kPageBytes);
+        if (told_[page] && !data) std::memset(held, 0, kPageBytes);
+        told_[page] = false;
         ++out.pages[kUnchangedClass];
         return;
     }
+    const bool exact = !told_[page];
+    told_[page] = false;
     if (digest.none()) {
         ops.add(kZero, page);
         ++out.pages[kZeroClass];
@@ -136,7 +151,7 @@ void PageEncoder::emit(uint32_t page, const uint8_t* data, const Digest& digest,
     } else if (size_t disk; find_block(digest, disk, source)) {
         ops.add(kBlock, page, source, disk);
         ++out.pages[kBlockClass];
-    } else if (!digests_[page].none() && append_patch(held, data, out.deltas)) {
+    } else if (exact && !digests_[page].none() && append_patch(held, data, out.deltas)) {
         ops.add(kDelta, page);
         ++out.pages[kDeltaClass];
     } else {
@@ -161,8 +176,8 @@ bool PageEncoder::find(uint32_t page, const uint8_t* data, const Digest& digest,
     for (size_t i = 0; i < DigestTable::kWays; ++i) {
         const uint32_t other = places[i];
         if (other == DigestTable::kNone || other == page || !(digests_[other] == digest)) continue;
-        // The bytes are compared too: no hash decides alone what a guest's memory becomes.
-        if (std::memcmp(shadow_ + size_t{other} * kPageBytes, data, kPageBytes)) continue;
+        // The bytes are compared too, where they are known: there no hash decides alone what a guest's memory becomes.
+        if (!told_[other] && std::memcmp(shadow_ + size_t{other} * kPageBytes, data, kPageBytes)) continue;
         source = other;
         return true;
     }

@@ -23,6 +23,10 @@ class PageEncoder {
   public:
     PageEncoder(uint8_t* shadow, uint64_t pages, const Key& key);
 
+    // The other side says what it holds, page by page, where the shadow does not know it: digests stand for bytes there,
+    // so such a page is known or copied, and never the base of a delta.
+    void adopt(const Digest* digests, size_t count);
+
     // Pages that a disk of the other side holds as a block may be told by that block's number.
     void look_into(std::vector<const BlockIndex*> disks) { disks_ = std::move(disks); }
 
@@ -42,6 +46,7 @@ class PageEncoder {
     std::vector<Digest> digests_;
     DigestTable table_;
     std::vector<const BlockIndex*> disks_;
+    std::vector<bool> told_;  // pages known by the other side's word alone: the shadow has not their bytes
     std::vector<uint32_t> touched_;  // by batch number: pages of this batch that came before
     uint32_t batch_ = 0;
 };

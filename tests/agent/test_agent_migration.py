@@ -6,6 +6,7 @@ from contextlib import aclosing
 import pytest
 
 from novacron.core.errors import RemoteError
+from novacron.core.units import MIB
 from novacron.hypervisor.errors import QemuDiedError
 from novacron.migration.frames import FrameType
 from novacron.protocol.migration import MigrationPolicy, MigrationReport
@@ -83,6 +84,26 @@ async def test_a_destination_that_stops_during_the_copy_changes_nothing(nodes):
     assert await owners(nodes) == ["a"]
     async with nodes.console("a") as guest:
         assert (await guest.check("after"))["errors"] == 0
+
+
+@pytest.mark.xdist_group("qemu-2")
+@pytest.mark.parametrize("stopped", ["a", "b"])
+async def test_what_had_come_before_a_cut_is_not_sent_again(nodes, stopped):
+    await nodes.boot("a")
+    slow = MigrationPolicy(bandwidth_bytes_s=12_000_000)
+    ref = await nodes.order("a", "b", 1, slow)
+    before = await nodes.until_sent("a", ref, 60 * MIB)
+    await nodes.stop(stopped)
+    await nodes.start(stopped)
+    await nodes.until("a", ref, "aborted")
+    await nodes.until("b", ref, "lost")
+    again = await nodes.order("a", "b", 2)
+    report = await nodes.until("a", again, "settled")
+    assert report.summary.verified
+    async with nodes.console("b") as guest:
+        found = await guest.check("there")
+    assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
+    assert report.summary.wire_bytes < 0.3 * before.progress.wire_bytes
 
 
 @pytest.mark.xdist_group("qemu-2")

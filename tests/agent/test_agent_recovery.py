@@ -39,7 +39,7 @@ async def test_a_vm_whose_attempt_was_given_up_runs_again(nodes, monkeypatch):
 async def test_what_was_made_ready_for_a_lost_attempt_is_ended(nodes, monkeypatch):
     await nodes.boot("a")
     ref = await nodes.order("a", "b", 1, SLOW)
-    monkeypatch.setattr(nodes.agents["b"]._driver, "drop_incoming", dead)
+    monkeypatch.setattr(nodes.agents["b"]._driver, "end_incoming", dead)
     await nodes.clients["a"].call("migration.cancel", ref, MigrationReport)
     await nodes.until("b", ref, "lost")
     assert await nodes.agents["b"]._driver.adopt(VM) != []

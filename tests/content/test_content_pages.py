@@ -84,6 +84,52 @@ def test_each_page_is_told_in_the_cheapest_way():
     assert classes(bytearray(held), (2, noise(9)), (1, noise(9)))[COPIES] == 1
 
 
+@given(batches=st.lists(BATCH, max_size=3), held=st.lists(CONTENT, min_size=PAGES, max_size=PAGES))
+@settings(max_examples=200, deadline=None)
+def test_what_the_other_side_says_that_it_holds_is_leant_on_by_its_digests(batches, held):
+    ram = bytearray(b"".join(content or bytes(PAGE_BYTES) for content in held))
+    model, told_of = bytearray(ram), PageEncoder(bytearray(ram), KEY)
+    encoder = PageEncoder(bytearray(len(ram)), KEY)
+    encoder.adopt(told_of.digests())
+    assert encoder.root() == told_of.root()
+    for batch in batches:
+        wanted = bytearray(ram)
+        for number, content in batch:
+            wanted[number * PAGE_BYTES : (number + 1) * PAGE_BYTES] = content or bytes(PAGE_BYTES)
+        told = encoded(encoder, batch)
+        apply_pages(ram, told)
+        reference.apply(model, told.ops, told.literals, told.deltas)
+        assert ram == model == wanted
+
+
+def test_a_page_known_by_its_digest_is_unchanged_or_a_source_and_no_base_of_a_delta():
+    there = PageEncoder(bytearray(noise(1) + noise(2) + bytes(2 * PAGE_BYTES)), KEY)
+    encoder = PageEncoder(bytearray(4 * PAGE_BYTES), KEY)
+    encoder.adopt(there.digests())
+    assert encoded(encoder, [(0, noise(1)), (3, None)]).counts[UNCHANGED] == 2
+    assert encoded(encoder, [(2, noise(2))]).counts[COPIES] == 1
+    assert encoded(encoder, [(1, touched(noise(2), [5]))]).counts[LITERALS] == 1
+    assert encoded(encoder, [(0, touched(noise(1), [5]))]).counts[DELTAS] == 1  # its bytes are known by now
+    with pytest.raises(ValueError, match="whole number of digests"):
+        encoder.adopt(b"half a digest")
+
+
+@given(held=st.lists(CONTENT, min_size=8, max_size=8), fresh=st.lists(CONTENT, min_size=8, max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_a_disk_that_says_what_it_holds_is_sent_the_rest(held, fresh):
+    there = bytearray(b"".join(content or bytes(PAGE_BYTES) for content in held))
+    here = b"".join(content or bytes(PAGE_BYTES) for content in fresh)
+    index = BlockEncoder(len(there), KEY, fresh=True)
+    index.encode(0, there)
+    encoder = BlockEncoder(len(there), KEY, fresh=False)
+    encoder.adopt(index.digests())
+    told = encoder.encode(0, here)
+    equal = sum(here[at : at + PAGE_BYTES] == there[at : at + PAGE_BYTES] for at in range(0, len(here), PAGE_BYTES))
+    write_all(there, told)
+    assert there == here
+    assert told.counts[UNCHANGED] == equal
+
+
 WRITES = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 7), CONTENT), max_size=8)
 
 

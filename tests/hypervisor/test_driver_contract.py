@@ -203,10 +203,11 @@ async def test_what_waits_for_its_state_cannot_run_and_is_dropped_whole(hypervis
     with pytest.raises(VmStateError, match="cannot run before its state is here"):
         await machine.resume()
     (found,) = await driver.adopt(VM)
-    await driver.drop_incoming(found)
-    await driver.drop_incoming(found)
+    assert await driver.end_incoming(VM, found.instance, keep_disks=False) == machine.ram_path
+    assert await driver.end_incoming(VM, found.instance, keep_disks=False) is None
+    assert await found.state() is MachineState.GONE
     assert await driver.adopt(VM) == []
-    assert not machine.ram_path.exists()
+    assert machine.ram_path.exists()  # its caller may keep it
     with pytest.raises(VmUnknownError):
         driver.spec(VM)
 
@@ -221,15 +222,33 @@ async def test_an_overlay_leaves_what_it_lies_over_as_it_was(hypervisor):
     second = await incoming(driver, hypervisor.blank, overlay=True, name="in2")
     assert await read(second) == b"first"
     await write(second, b"other")
-    await driver.drop_incoming(second)
+    await driver.end_incoming(VM, second.instance, keep_disks=False)
     third = await incoming(driver, hypervisor.blank, overlay=True, name="in3")
     assert await read(third) == b"first"
     await write(third, b"third")
     await driver.settle_incoming(third)
     await third.kill()
     await driver.collapse(VM)
+    assert driver.has_disks(VM, hypervisor.blank)
+    assert not driver.has_disks(VM, msgspec.structs.replace(hypervisor.blank, disks=hypervisor.blank.disks[:1]))
+    assert not driver.has_disks("vm-2", hypervisor.blank)
     again = await driver.start(VM)
     assert await read(again) == b"third"
+
+
+async def test_what_came_of_a_vm_that_never_ran_is_kept_also_when_it_died_by_itself(hypervisor):
+    driver = hypervisor.make("a")
+    first = await incoming(driver, hypervisor.blank)
+    await write(first, b"first")
+    first.ram_path.write_bytes(b"pages".ljust(hypervisor.blank.memory_bytes, b"\0"))
+    await first.kill()
+    assert await driver.adopt(VM) == []
+    ram = await driver.end_incoming(VM, first.instance, keep_disks=True)
+    assert ram.read_bytes()[:5] == b"pages"
+    assert driver.has_disks(VM, hypervisor.blank)
+    ram.unlink()
+    second = await incoming(driver, hypervisor.blank, overlay=True, name="in2")
+    assert await read(second) == b"first"
 
 
 async def write(machine, data: bytes) -> None:

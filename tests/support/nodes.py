@@ -192,6 +192,15 @@ class Nodes:
                     return report
                 await asyncio.sleep(0.02)
 
+    async def until_sent(self, name: str, ref: MigrationRef, wire_bytes: int) -> MigrationReport:
+        """Look until a source has sent so much."""
+        async with asyncio.timeout(60):
+            while True:
+                report = await self.clients[name].call("migration.report", ref, MigrationReport)
+                if report.progress.wire_bytes >= wire_bytes:
+                    return report
+                await asyncio.sleep(0.02)
+
     async def describe(self, name: str):
         from novacron.protocol.node import NodeDescription
 

@@ -13,6 +13,7 @@ from novacron.agent.images import Images
 from novacron.agent.incoming import IncomingMigrations
 from novacron.agent.journal import Journal
 from novacron.agent.outgoing import OutgoingMigrations
+from novacron.agent.ram_images import RamImages
 from novacron.agent.takeovers import TakeOvers
 from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
@@ -70,6 +71,7 @@ class Agent:
         self._images = Images(data_dir / "images")
         self._driver = make_driver(self._images.path)
         self._vms = Vms(self._driver, self._journal, self._events)
+        ram_images = RamImages(data_dir / "cache")
         self._outgoing = OutgoingMigrations(
             driver=self._driver,
             journal=self._journal,
@@ -77,7 +79,7 @@ class Agent:
             events=self._events,
             credentials=credentials,
             clock=clock,
-            cache_dir=data_dir / "cache",
+            ram_images=ram_images,
         )
         self._incoming = IncomingMigrations(
             driver=self._driver,
@@ -86,6 +88,7 @@ class Agent:
             events=self._events,
             credentials=credentials,
             clock=clock,
+            ram_images=ram_images,
         )
         self._takeovers = TakeOvers(
             journal=self._journal,

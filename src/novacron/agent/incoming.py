@@ -14,6 +14,7 @@ import structlog
 
 from novacron.agent.events import Events
 from novacron.agent.journal import Facts, Journal
+from novacron.agent.ram_images import RamImages
 from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.errors import RemoteError
@@ -57,11 +58,13 @@ class IncomingMigrations:
         events: Events,
         credentials: Credentials,
         clock: Clock,
+        ram_images: RamImages,
     ) -> None:
         self._driver = driver
         self._journal = journal
         self._vms = vms
         self._events = events
+        self._ram_images = ram_images
         self._credentials = credentials
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,8 +92,9 @@ class IncomingMigrations:
 
     async def prepare(self, _peer: SpiffeId, order: IncomingOrder) -> IncomingReady:
         """Start a QEMU that waits for the VM; the same answer when asked again."""
-        if self._journal.find_attempt(order.migration_id) is None:
-            await self._begin(order)
+        async with self._vms.lock(order.vm_id):
+            if self._journal.find_attempt(order.migration_id) is None:
+                await self._begin(order)
         attempt = self._journal.attempt(order.migration_id)
         if attempt.state is not State.PREPARED:
             raise JournalError(f"migration {order.migration_id} is {attempt.state} here")
@@ -109,15 +113,18 @@ class IncomingMigrations:
         handover.prepare(self._journal.find_claim(order.vm_id), wanted)  # refused before anything is made
         facts = self._journal.facts(order.vm_id)
         known = bool(order.known_state) and facts.cache_state == order.known_state
+        filled = known or self._driver.has_disks(order.vm_id, order.spec)
         ram = self._driver.ram_file(order.vm_id, order.migration_id)
         await self._driver.reserve_ram(ram, order.spec.memory_bytes)
         try:
-            machine = await self._driver.prepare_incoming(order.vm_id, order.spec, ram_path=ram, overlay=known)
+            machine = await self._driver.prepare_incoming(order.vm_id, order.spec, ram_path=ram, overlay=filled)
         except BaseException:
             ram.unlink(missing_ok=True)
             raise
         power = "running" if order.running else "paused"
-        wanted = msgspec.structs.replace(wanted, instance=machine.instance, disks_known=known, power=power)
+        wanted = msgspec.structs.replace(
+            wanted, instance=machine.instance, disks_known=known, disks_filled=filled, power=power
+        )
 
         def decide() -> tuple[Claim, Attempt, Facts]:
             return *handover.prepare(self._journal.find_claim(order.vm_id), wanted), self._journal.facts(order.vm_id)
@@ -125,7 +132,8 @@ class IncomingMigrations:
         try:
             await self._journal.change(decide)
         except BaseException:
-            await self._driver.drop_incoming(machine)
+            await self._driver.end_incoming(order.vm_id, machine.instance, keep_disks=False)
+            ram.unlink(missing_ok=True)
             raise
         self._after(self._watch_over(wanted))
 
@@ -157,6 +165,7 @@ class IncomingMigrations:
             socket=self._driver.socket_dir(machine) / "in",
             old_image=Path(facts.cache_image) if facts.cache_image else None,
             disks_known=attempt.disks_known,
+            disks_filled=attempt.disks_filled,
         )
         destination = Destination(
             incoming,
@@ -298,16 +307,24 @@ class IncomingMigrations:
                 await self._lose(attempt)
 
     async def _lose(self, attempt: Attempt) -> None:
-        """Recorded first: what is lost never runs."""
-        await self._journal.change(lambda: (None, handover.lose(self._journal.attempt(attempt.migration_id)), None))
-        await self.drop(attempt)
+        """Recorded first: what is lost never runs. The next attempt finds what is kept of it: it waits meanwhile."""
+        async with self._vms.lock(attempt.vm_id):
+            await self._journal.change(lambda: (None, handover.lose(self._journal.attempt(attempt.migration_id)), None))
+            await self.drop(attempt)
 
     async def drop(self, attempt: Attempt) -> None:
-        """What was made ready for an attempt that is lost ends, and goes."""
+        """What was made ready for an attempt that is lost ends. What had come is kept: the next one sends the rest.
+
+        Disks of an earlier stay are the better base, since only what was written since has to be told of them.
+        """
         self._events.publish(NodeEvent(migration=await self.report(attempt.migration_id)))
-        machine = await self._machine(attempt)
-        if machine is not None:
-            await self._driver.drop_incoming(machine)
+        ram = await self._driver.end_incoming(attempt.vm_id, attempt.instance, keep_disks=not attempt.disks_known)
+        if ram is None:
+            return
+        if (image := await self._ram_images.keep_file(attempt.vm_id, ram)) is not None:
+            await self._journal.note(attempt.vm_id, cache_image=str(image))
+        ram.unlink(missing_ok=True)
+        await self._driver.collapse(attempt.vm_id)
 
     async def _machine(self, attempt: Attempt) -> Machine | None:
         for machine in await self._driver.adopt(attempt.vm_id):

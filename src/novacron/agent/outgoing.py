@@ -15,6 +15,7 @@ import structlog
 
 from novacron.agent.events import Events
 from novacron.agent.journal import Journal
+from novacron.agent.ram_images import RamImages
 from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.errors import NovaCronError, RemoteError
@@ -74,7 +75,7 @@ class OutgoingMigrations:
         events: Events,
         credentials: Credentials,
         clock: Clock,
-        cache_dir: Path,
+        ram_images: RamImages,
     ) -> None:
         self._driver = driver
         self._journal = journal
@@ -82,10 +83,10 @@ class OutgoingMigrations:
         self._events = events
         self._credentials = credentials
         self._clock = clock
-        self._cache_dir = cache_dir
+        self._ram_images = ram_images
         self._moves: dict[MigrationId, _Move] = {}
+        self._shadows: dict[VmId, mmap.mmap] = {}  # of attempts that failed: the next one leans on them
         self.address = ""  # where this node serves
-        cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def close(self) -> None:
         """End what is under way: it breaks, and is taken up again when the node starts."""
@@ -228,6 +229,7 @@ class OutgoingMigrations:
             socket=self._driver.socket_dir(machine) / "out",
             ram_image=image if image is not None and image.exists() else None,
             known_state=facts.arrival_state,
+            shadow=self._shadows.pop(order.vm_id, None),
         )
         channel = await open_channel(
             order.target.address,
@@ -240,7 +242,7 @@ class OutgoingMigrations:
         async with channel:
             source = move.source = Source(outgoing, channel, move.meter, self._clock, lambda: self._commit(order))
             move.summary = await source.run()
-        await self._settle(order.vm_id, order.migration_id, source)
+        await self._settle(order.vm_id, order.migration_id, move)
 
     async def _commit(self, order: OutgoingOrder) -> None:
         """The point of no return."""
@@ -251,16 +253,16 @@ class OutgoingMigrations:
 
         await self._journal.change(decide)
 
-    async def _settle(self, vm_id: VmId, migration_id: MigrationId, source: Source | None) -> None:
+    async def _settle(self, vm_id: VmId, migration_id: MigrationId, move: _Move) -> None:
         """It runs there. A source of this process's life knows what RAM it runs with."""
-        if source is not None:
-            await self._keep(vm_id, migration_id, source.shadow)
+        if move.source is not None:
+            await self._keep(vm_id, migration_id, move.source.shadow)
+            move.source = None  # it holds as much memory as the guest
         await self._journal.change(lambda: (None, handover.settle(self._journal.attempt(migration_id)), None))
 
     async def _keep(self, vm_id: VmId, migration_id: MigrationId, shadow: mmap.mmap) -> None:
         """What the destination's RAM was at the hand-over: the way back is told against it."""
-        path = self._cache_dir / f"{vm_id}.ram"
-        await asyncio.to_thread(_save, shadow, path)
+        path = await self._ram_images.keep(vm_id, shadow)
         await self._journal.note(vm_id, cache_state=migration_id, cache_image=str(path))
 
     async def _settle_failure(self, order: OutgoingOrder, move: _Move, error: NovaCronError) -> None:
@@ -271,6 +273,8 @@ class OutgoingMigrations:
             await self._pursue(attempt, move)
             return
         move.error = error
+        if move.source is not None:
+            self._shadows[order.vm_id], move.source = move.source.shadow, None
         await self._abort(order.migration_id, order.vm_id)
 
     async def _abort(self, migration_id: MigrationId, vm_id: VmId) -> None:
@@ -328,7 +332,7 @@ class OutgoingMigrations:
             else:
                 move.meter.note = "the node was restarted on the way: what was counted before is not known"
                 move.summary = move.meter.summary(guest_bytes=0, wire_bytes=0, verified=answer.alive)
-            await self._settle(attempt.vm_id, attempt.migration_id, move.source)
+            await self._settle(attempt.vm_id, attempt.migration_id, move)
             return True
         if answer.state == "lost":
             move.error = HandoverPendingError("the destination lost the VM before it ran; it runs on where it was")
@@ -384,20 +388,3 @@ def _known(error: Exception) -> NovaCronError:
         return error
     log.error("migration_fault", exc_info=error)
     return HypervisorError(f"the migration broke: {type(error).__name__}: {error}")
-
-
-def _save(shadow: mmap.mmap, path: Path) -> None:
-    """Write a RAM image with holes where it is zero."""
-    step = 1 << 20
-    zeros = bytes(step)
-    temporary = path.with_suffix(".new")
-    with temporary.open("wb") as file:
-        file.truncate(len(shadow))
-        view = memoryview(shadow)
-        for at in range(0, len(shadow), step):
-            piece = view[at : at + step]
-            if piece != zeros[: len(piece)]:
-                file.seek(at)
-                file.write(piece)
-        view.release()
-    temporary.replace(path)

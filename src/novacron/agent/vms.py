@@ -53,12 +53,12 @@ class Vms:
     async def recover(self) -> None:
         """After a start: end instances that nobody has recorded, begun by a process that died before it could."""
         attempts = {attempt.instance for attempt in self._journal.attempts()}
-        for vm_id in self._journal.vms():
-            if self._journal.claim(vm_id).ownership is not Ownership.OWNER:
-                continue
+        for vm_id in self._driver.vms():
             for machine in await self._driver.adopt(vm_id):
                 if machine.instance not in attempts | {self._journal.facts(vm_id).instance}:
-                    await machine.kill()
+                    ram = await self._driver.end_incoming(vm_id, machine.instance, keep_disks=False)
+                    if ram is not None:
+                        ram.unlink(missing_ok=True)
 
     async def create(self, _peer: SpiffeId, request: VmCreate) -> VmReport:
         """Make its disks and own it."""

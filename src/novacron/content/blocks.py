@@ -29,6 +29,19 @@ class BlockEncoder:
         """Consecutive blocks from byte ``offset`` on; raises ValueError outside of the disk."""
         return Encoded(*self.kernel.encode(offset // PAGE_BYTES, data))
 
+    def adopt(self, digests: bytes) -> None:
+        """The other side holds blocks of these digests (16 bytes each, from block 0 on); raises ValueError."""
+        self.kernel.adopt(digests)
+
+    def digests(self) -> bytes:
+        """Of the blocks as the other side has them, 16 bytes each; zeros for a block of zeros."""
+        return self.kernel.digests()
+
+    def held(self, offset: int, length: int) -> list[tuple[int, int]]:
+        """Runs (byte offset, length) within this part of the disk where the other side may hold something."""
+        runs = self.kernel.held(offset // PAGE_BYTES, length // PAGE_BYTES)
+        return [(first * PAGE_BYTES, count * PAGE_BYTES) for first, count in runs]
+
 
 def decode_blocks(encoded: Encoded, size_bytes: int, read: Callable[[int, int], bytes]) -> Iterator[Write]:
     """What must be written, in order: (byte offset, data), or (byte offset, number of zero bytes).

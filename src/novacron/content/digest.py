@@ -11,6 +11,7 @@ from typing_extensions import Buffer
 from novacron.content import _kernels
 
 KEY_BYTES: Final = 32
+DIGEST_BYTES: Final = 16
 ROOT_BYTES: Final = 16
 
 

@@ -33,6 +33,18 @@ class PageEncoder:
         """
         return Encoded(*self._kernel.encode(numbers, positions, data))
 
+    def adopt(self, digests: bytes) -> None:
+        """The other side holds pages of these digests (16 bytes each, from page 0 on; zeros for a page of zeros).
+
+        Its word counts where it says something else than the shadow: such a page is known, or copied from, by its
+        digest, and is no base of a delta. Raises ValueError for half a digest.
+        """
+        self._kernel.adopt(digests)
+
+    def digests(self) -> bytes:
+        """Of the shadow's pages, 16 bytes each; zeros for a page of zeros."""
+        return self._kernel.digests()
+
     def look_into(self, disks: Sequence[BlockEncoder]) -> None:
         """Pages that the other side has as a block of one of these disks are told by that block's number.
 

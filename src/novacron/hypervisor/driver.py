@@ -225,16 +225,24 @@ class Driver(Protocol):
         """
         ...
 
+    def has_disks(self, vm_id: VmId, spec: VmSpec) -> bool:
+        """Whether disks of this VM lie here, the same in number and size as in ``spec``, of whatever content."""
+        ...
+
     async def settle_incoming(self, machine: Machine) -> None:
         """The instance has become the VM: its disks and spec are the VM's from now on. May be repeated."""
         ...
 
-    async def drop_incoming(self, machine: Machine) -> None:
-        """The instance never became the VM: it ends, and its disks go. May be repeated."""
+    async def end_incoming(self, vm_id: VmId, instance: str, *, keep_disks: bool) -> Path | None:
+        """The instance never became the VM: it ends, in order, if it lives. The RAM file, for the caller to remove.
+
+        With ``keep_disks`` they are what lies here of the VM from now on, else they go. None when there is no such
+        instance (any more).
+        """
         ...
 
     async def adopt(self, vm_id: VmId) -> list[Machine]:
-        """Instances of this VM that live."""
+        """Instances of this VM that live. Of one that came in and died unsettled, everything is left alone."""
         ...
 
     def vms(self) -> list[VmId]:

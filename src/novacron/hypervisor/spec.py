@@ -19,6 +19,7 @@ __all__ = [
     "canonical_digest",
     "check_spec",
     "fit_memory",
+    "sizes",
 ]
 
 MIN_MEMORY_BYTES = 1 * MIB
@@ -55,13 +56,17 @@ def fit_memory(memory_bytes: int, *, accelerator: str, qemu_version: tuple[int, 
     return memory_bytes - 8 * KIB if affected else memory_bytes
 
 
+def sizes(spec: VmSpec) -> list[tuple[str, int]]:
+    """Names and sizes of a VM's disks, in order."""
+    return [(disk.id, disk.size_bytes) for disk in spec.disks]
+
+
 def canonical_digest(spec: VmSpec) -> bytes:
     """32 bytes that are equal for two specs exactly when both make the same machine.
 
     Names, images and seeds may differ (they made the disks, they are not the machine); order counts, since it gives
     the PCI slots.
     """
-    disks = [(disk.id, disk.size_bytes) for disk in spec.disks]
-    nics = [(nic.id, nic.mac) for nic in spec.nics]
+    disks, nics = sizes(spec), [(nic.id, nic.mac) for nic in spec.nics]
     parts = (spec.machine, spec.cpu, spec.vcpus, spec.memory_bytes, spec.firmware, disks, nics, spec.seed is not None)
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=32).digest()

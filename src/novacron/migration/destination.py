@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from novacron.content.pages import PageEncoder
 from novacron.core.clock import Clock
 from novacron.core.errors import NovaCronError
 from novacron.core.ids import MigrationId, VmId
 from novacron.hypervisor.driver import Machine, MachineState
 from novacron.hypervisor.nbd.client import NbdClient
+from novacron.hypervisor.nbd.messages import ALLOCATION
 from novacron.hypervisor.spec import canonical_digest
 from novacron.migration.beside import beside
 from novacron.migration.disks import DiskReceiver, since
@@ -41,11 +44,14 @@ from novacron.migration.frames import (
     pack,
     unpack,
 )
+from novacron.migration.known import RAM, digests_of_disk, tell
 from novacron.migration.ram import RamReceiver
 from novacron.migration.verify import sign_of_life
 from novacron.wire.channel import ParallelChannel
 
 LOAD_TIMEOUT_S: Final = 30.0
+SAVE_TIMEOUT_S: Final = 5.0
+log = structlog.get_logger()
 _MESSAGE: Final = struct.Struct(">HH")  # of QEMU's return path: type, length of what follows
 _SHUT: Final = 1
 _MAX_RETURN_BYTES: Final = 64 * 1024
@@ -62,6 +68,7 @@ class Incoming:
     socket: Path  # where its QEMU listens for the stream
     old_image: Path | None  # a RAM image of this VM from an earlier stay
     disks_known: bool  # the machine's disks lie over those of an earlier stay
+    disks_filled: bool = False  # they hold something else: what it is, is told by digests
 
 
 class Destination:
@@ -113,25 +120,39 @@ class Destination:
             raise StaleEpochError(f"an offer of epoch {offer.epoch}, where epoch {self._in.epoch} was prepared")
         if offer.configuration != canonical_digest(self._spec) or offer.ram_bytes != self._spec.memory_bytes:
             raise ConfigurationDiffersError(f"the two sides would not run the same machine for VM {self._in.vm_id}")
-        known = bool(offer.ram_root) and await asyncio.to_thread(self._bring_in, offer)
-        await self._channel.send(FrameType.ANSWER, pack(Answer(ram_known=known, disks_known=self._in.disks_known)))
+        same, digests = await asyncio.to_thread(self._bring_in, offer)
+        if not same:
+            await self._tell_known(RAM, digests)
+        if self._in.disks_filled and not self._in.disks_known:
+            await self._tell_disks(offer.key)
+        await self._channel.send(FrameType.ANSWER, pack(Answer(ram_known=same, disks_known=self._in.disks_known)))
         return offer
 
-    def _bring_in(self, offer: Offer) -> bool:
-        """Fill the RAM file from the old image when that is, byte for byte, the one that the source has."""
+    def _bring_in(self, offer: Offer) -> tuple[bool, bytes]:
+        """Fill the RAM file from the old image: whether that is, byte for byte, the source's; the digests of its pages.
+
+        No digests when there is no old image.
+        """
         old = self._in.old_image
         if old is None or not old.exists() or old.stat().st_size != offer.ram_bytes:
-            return False
+            return False, b""
         with closing(_mapped(self._machine.ram_path)) as ram:
             _copy_filled(old, ram)
             encoder = PageEncoder(ram, offer.key)
-            same = encoder.root() == offer.ram_root
+            same, digests = bool(offer.ram_root) and encoder.root() == offer.ram_root, encoder.digests()
             del encoder  # it holds the mapping
-        if not same:
-            with self._machine.ram_path.open("r+b") as file:
-                file.truncate(0)
-                file.truncate(offer.ram_bytes)
-        return same
+        return same, digests
+
+    async def _tell_disks(self, key: bytes) -> None:
+        exports = await self._machine.export_readable([disk.id for disk in self._spec.disks])
+        for number, export in enumerate(exports):
+            async with NbdClient.connect(export, contexts=[ALLOCATION]) as disk:
+                await self._tell_known(number, await digests_of_disk(disk, key))
+        await self._machine.end_exports()
+
+    async def _tell_known(self, disk: int, digests: bytes) -> None:
+        for part in tell(disk, digests):
+            await self._channel.send(FrameType.KNOWN, pack(part))
 
     @asynccontextmanager
     async def _parts(self) -> AsyncIterator[tuple[RamReceiver, DiskReceiver]]:
@@ -146,7 +167,22 @@ class Destination:
             ram = stack.enter_context(closing(_mapped(self._machine.ram_path)))
             await stack.enter_async_context(beside(self._return_path(reader)))
             disks = DiskReceiver(self._spec.disks, clients)
-            yield RamReceiver(ram, writer, disks.read), disks
+            try:
+                yield RamReceiver(ram, writer, disks.read), disks
+            except BaseException:
+                await self._save(disks)
+                raise
+
+    async def _save(self, disks: DiskReceiver) -> None:
+        """What has come of the disks lies in their files, also when QEMU ends by itself: another attempt goes on there.
+
+        Best effort: without it the blocks are sent again.
+        """
+        try:
+            async with asyncio.timeout(SAVE_TIMEOUT_S):
+                await disks.flush()
+        except (NovaCronError, TimeoutError) as error:
+            log.info("disks_not_saved", migration=self._in.migration_id, cause=str(error))
 
     async def _receive(self, ram: RamReceiver, disks: DiskReceiver) -> None:
         """Frames in their order, until the source says that the VM is handed over."""

@@ -6,7 +6,7 @@ old ones still, in one transaction for all disks, so that no write falls between
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from novacron.hypervisor.nbd.client import NbdClient
 from novacron.hypervisor.nbd.messages import ALLOCATION, DIRTY, ZERO, Extent
 from novacron.migration.errors import ChannelProtocolError
 from novacron.migration.frames import FrameType
+from novacron.migration.known import KnownContent
 from novacron.migration.meter import Meter
 from novacron.migration.pipeline import Turns, in_order
 from novacron.migration.ram import FrameSink, PackedFrame
@@ -67,6 +68,12 @@ class DiskSender:
         self._round = 0
         self.in_use_bytes = 0  # of all disks, known once the first copy has begun
 
+    def adopt(self, known: KnownContent) -> None:
+        """The other side's disks hold something already."""
+        for number, encoder in enumerate(self.encoders):
+            if digests := known.of(number):
+                encoder.adopt(digests)
+
     async def copy(self) -> None:
         """What the other side does not have: all that is allocated, or what was written since the known state."""
         if not self._disks:
@@ -111,11 +118,15 @@ class DiskSender:
                 if not self._round:
                     allocated = await disk.extents(ALLOCATION)
                     self.in_use_bytes += sum(e.length for e in allocated if _wanted(e, ALLOCATION))
-                extents = [e for e in await disk.extents(context) if _wanted(e, context)]
+                found = await disk.extents(context)
+                extents = [e for e in found if _wanted(e, context)]
                 total = sum(e.length for e in extents)
                 sent += total
                 self._meter.plan(total)
                 await in_order(self._frames(disk, number, extents), self._give, in_flight=READS_IN_FLIGHT)
+                if context == ALLOCATION:
+                    empty = [(e.offset, e.length) for e in found if not _wanted(e, context)]
+                    await in_order(self._emptied(number, empty), self._give, in_flight=READS_IN_FLIGHT)
         await self._machine.end_exports()
         return sent
 
@@ -123,11 +134,7 @@ class DiskSender:
         self, disk: NbdClient, number: int, extents: list[Extent]
     ) -> AsyncGenerator[Coroutine[Any, Any, PackedFrame], None]:
         """Reads run ahead of the encoding; the encoding keeps the order, because later blocks lean on earlier ones."""
-        pieces = [
-            (at, min(READ_BYTES, extent.offset + extent.length - at))
-            for extent in extents
-            for at in range(extent.offset, extent.offset + extent.length, READ_BYTES)
-        ]
+        pieces = _pieces((extent.offset, extent.length) for extent in extents)
         reads: deque[tuple[int, asyncio.Task[bytes]]] = deque()
         ahead = iter(pieces)
 
@@ -148,6 +155,18 @@ class DiskSender:
             for _, reading in reads:
                 reading.cancel()
             await asyncio.gather(*(reading for _, reading in reads), return_exceptions=True)
+
+    async def _emptied(
+        self, number: int, empty: list[tuple[int, int]]
+    ) -> AsyncGenerator[Coroutine[Any, Any, PackedFrame], None]:
+        """What is not stored here and may be there: made zeros."""
+        encoder = self.encoders[number]
+        held = [run for part in empty for run in encoder.held(*part)]
+        for at, length in _pieces(held):
+            async with self._turns.encoding:
+                encoded = await asyncio.to_thread(encoder.encode, at, bytes(length))
+                turn = self._turns.take()
+            yield asyncio.to_thread(self._pack, number, encoded, turn)
 
     def _pack(self, number: int, encoded: Encoded, turn: int) -> PackedFrame:
         packed = pack_batch(encoded, self._level)
@@ -211,6 +230,15 @@ class DiskReceiver:
             else:
                 for at in range(0, len(content), WRITE_BYTES):
                     wait(client.write(offset + at, content[at : at + WRITE_BYTES]))
+
+
+def _pieces(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Runs (offset, length) cut into what is read at once."""
+    return [
+        (at, min(READ_BYTES, offset + length - at))
+        for offset, length in runs
+        for at in range(offset, offset + length, READ_BYTES)
+    ]
 
 
 def _wanted(extent: Extent, context: str) -> bool:

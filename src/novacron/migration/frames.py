@@ -14,6 +14,7 @@ from novacron.core.ids import MigrationId, VmId
 from novacron.migration.errors import ChannelProtocolError
 
 PROTOCOL_VERSION: Final = 1
+KNOWN_BYTES: Final = 1 << 20  # a frame of digests holds at most this much before compression
 RELAY_BYTES: Final = 256 * 1024  # a frame of QEMU's own bytes holds at most this much before compression
 
 
@@ -31,7 +32,19 @@ class FrameType(IntEnum):
     COMMIT = 10  # source: handed over; run
     RUNNING = 11  # destination: it runs
     VERIFIED = 12  # destination: the guest was looked at
+    KNOWN = 14  # destination, before ANSWER: digests of what lies here already
     FAILED = 13  # either: this side gives up, and why (never after READY, nor after COMMIT)
+
+
+class Known(Struct, frozen=True):
+    """A part of what the destination holds: digests of 4 KiB blocks from ``first`` on, as a codec frame.
+
+    ``disk`` counts the VM's disks; -1 is its RAM.
+    """
+
+    disk: Annotated[int, Meta(ge=-1, le=15)]
+    first: Annotated[int, Meta(ge=0)]
+    digests: Annotated[bytes, Meta(max_length=KNOWN_BYTES + 64)]
 
 
 class Offer(Struct, frozen=True):
@@ -49,7 +62,10 @@ class Offer(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """The destination's first frame: which of the offered old content it has, whole and verified."""
+    """Which of the offered old content the destination has, whole and verified.
+
+    Of what it has besides, KNOWN frames have told before.
+    """
 
     ram_known: bool
     disks_known: bool

@@ -84,6 +84,7 @@ class Attempt(Struct, frozen=True):
     peer_address: str = ""
     instance: str = ""  # of the hypervisor, at a destination
     disks_known: bool = False  # at a destination: its disks lie over those of an earlier stay
+    disks_filled: bool = False  # at a destination: its disks lie over something
     power: str = "running"  # at a destination: what the guest did before it moved
 
 

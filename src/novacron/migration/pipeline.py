@@ -38,6 +38,16 @@ class Turns:
             self._moved.notify_all()
 
 
+async def to_the_end(work: Callable[..., T], *arguments: Any) -> T:
+    """``work`` in a thread; a cancellation waits for its end: what it writes to may be used again then."""
+    task = asyncio.create_task(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
+
+
 async def in_order(
     parts: AsyncGenerator[Coroutine[Any, Any, T], None], give: Callable[[T], Awaitable[None]], *, in_flight: int
 ) -> None:

@@ -13,7 +13,7 @@ from novacron.content.pages import PageEncoder, apply_pages, block_runs
 from novacron.core.units import PAGE_BYTES
 from novacron.migration.frames import RELAY_BYTES, FrameType
 from novacron.migration.meter import Meter
-from novacron.migration.pipeline import Turns, in_order
+from novacron.migration.pipeline import Turns, in_order, to_the_end
 from novacron.migration.stream import DeviceState, Pages, Relay, StreamSplitter
 from novacron.migration.traffic import Traffic
 
@@ -44,8 +44,8 @@ class RamSender:
     """Sends one QEMU's outgoing stream until QEMU closes it.
 
     Pages are encoded in the order in which QEMU wrote them, against ``encoder``'s picture of the destination's RAM;
-    compression runs beside the reading, in threads. A cancellation leaves that picture ahead of the destination: both
-    are of no use after it.
+    compression runs beside the reading, in threads. A cancellation leaves that picture ahead of the destination: the
+    next attempt may lean on it where the destination says, by digests, that it has the same.
     """
 
     def __init__(
@@ -68,9 +68,7 @@ class RamSender:
                 match item:
                     case Pages():
                         async with self._turns.encoding:
-                            encoded = await asyncio.to_thread(
-                                self._encoder.encode, item.numbers, item.positions, item.data
-                            )
+                            encoded = await to_the_end(self._encoder.encode, item.numbers, item.positions, item.data)
                             turn = self._turns.take()
                         yield asyncio.to_thread(self._pack, encoded, turn)
                     case Relay():

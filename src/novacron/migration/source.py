@@ -17,6 +17,7 @@ from novacron.content.digest import KEY_BYTES
 from novacron.content.pages import PageEncoder
 from novacron.core.clock import Clock
 from novacron.core.ids import MigrationId, VmId
+from novacron.core.units import PAGE_BYTES
 from novacron.hypervisor.driver import Machine
 from novacron.hypervisor.spec import canonical_digest
 from novacron.migration.beside import beside
@@ -28,12 +29,14 @@ from novacron.migration.frames import (
     Commit,
     Failed,
     FrameType,
+    Known,
     Offer,
     Ready,
     Verified,
     pack,
     unpack,
 )
+from novacron.migration.known import RAM, KnownContent
 from novacron.migration.meter import Meter
 from novacron.migration.pipeline import Turns
 from novacron.migration.qemu_watch import QemuWatch
@@ -63,6 +66,7 @@ class Outgoing:
     socket: Path  # where QEMU will find the proxy
     ram_image: Path | None  # as it arrived here, unchanged: the other side may have the same
     known_state: str  # of the disks; empty: none
+    shadow: mmap.mmap | None = None  # what an attempt before, which failed, took the other side's RAM for
 
 
 class Source:
@@ -87,9 +91,12 @@ class Source:
         self._watch = QemuWatch(outgoing.machine, clock)
         self._answers: dict[FrameType, asyncio.Future[bytes]] = {}
         self._qemu: asyncio.StreamWriter | None = None
+        blocks = {number: disk.size_bytes // PAGE_BYTES for number, disk in enumerate(self._spec.disks)}
+        self._known = KnownContent({RAM: self._spec.memory_bytes // PAGE_BYTES, **blocks})
         self._turns = Turns()
         self._disks = self._disk_sender(Answer(ram_known=False, disks_known=False))
-        self.shadow = _shadow(outgoing.ram_image, self._spec.memory_bytes)
+        self.shadow = outgoing.shadow or _shadow(outgoing.ram_image, self._spec.memory_bytes)
+        self._leans = outgoing.shadow is not None or outgoing.ram_image is not None
         self.committed = False
 
     async def run(self) -> MigrationSummary:
@@ -119,16 +126,19 @@ class Source:
             configuration=canonical_digest(self._spec),
             ram_bytes=self._spec.memory_bytes,
             key=self._key,
-            ram_root=b"" if self._out.ram_image is None else await asyncio.to_thread(encoder.root),
+            ram_root=await asyncio.to_thread(encoder.root) if self._leans else b"",
             running=self._out.running,
         )
         await self._channel.send(FrameType.OFFER, pack(offer))
         answer = unpack(await self._expect(FrameType.ANSWER, ANSWER_TIMEOUT_S), Answer)
         self._disks = self._disk_sender(answer)
-        if answer.ram_known or self._out.ram_image is None:
-            return encoder
-        self.shadow = _shadow(None, self._spec.memory_bytes)
-        return await asyncio.to_thread(PageEncoder, self.shadow, self._key)
+        self._disks.adopt(self._known)
+        known = self._known.of(RAM)
+        if self._leans and not answer.ram_known and not known:
+            self.shadow = _shadow(None, self._spec.memory_bytes)
+            encoder = await asyncio.to_thread(PageEncoder, self.shadow, self._key)
+        encoder.adopt(known)
+        return encoder
 
     async def _copy(self) -> None:
         """The disks, while the guest goes on writing to them; then what it wrote meanwhile."""
@@ -257,6 +267,8 @@ class Source:
                     raise ChannelProtocolError("bytes for a QEMU that sends nothing yet")
                 self._qemu.write(body)
                 await self._qemu.drain()
+            elif kind == FrameType.KNOWN and not self._answer(FrameType.ANSWER).done():
+                self._known.add(unpack(body, Known))
             elif kind == FrameType.FAILED:
                 failed = unpack(body, Failed)
                 raise MigrationError(f"the destination gave up: {failed.cause}")

@@ -17,7 +17,7 @@ from novacron.hypervisor.errors import BadImageError, MachineTypeError, NoRoomEr
 from novacron.hypervisor.memory.disk import BLOCK_BYTES, MemoryDisk
 from novacron.hypervisor.memory.machine import MemoryMachine
 from novacron.hypervisor.resize import check_resize
-from novacron.hypervisor.spec import check_spec
+from novacron.hypervisor.spec import check_spec, sizes
 from novacron.protocol.vm import HostCapabilities, VmSpec
 
 ACCELERATOR: Final = "memory"
@@ -95,26 +95,39 @@ class MemoryDriver:
         copies = {disk.id: disks[disk.id].copy() for disk in spec.disks} if overlay else self._empty_disks(spec)
         return self._launch(vm_id, spec, copies, ram_path, incoming=True)
 
+    def has_disks(self, vm_id: VmId, spec: VmSpec) -> bool:
+        """Whether disks of these names and sizes lie here."""
+        here = self._vm(vm_id).spec
+        return here is not None and bool(spec.disks) and sizes(here) == sizes(spec)
+
     async def settle_incoming(self, machine: Machine) -> None:
         """The instance's disks and spec are the VM's."""
         assert isinstance(machine, MemoryMachine)  # noqa: S101 - a driver is given its own machines
         vm = self._vm(machine.vm_id)
         vm.disks, vm.spec = machine.disks, machine.spec
+        machine.settled = True
 
-    async def drop_incoming(self, machine: Machine) -> None:
-        """End an instance that never became the VM."""
+    async def end_incoming(self, vm_id: VmId, instance: str, *, keep_disks: bool) -> Path | None:
+        """End an instance that never became the VM; its RAM file."""
+        vm = self._vm(vm_id)
+        machine = next((machine for machine in vm.instances if machine.instance == instance), None)
+        if machine is None:
+            return None
         await machine.kill()
-        await self.adopt(machine.vm_id)
+        if keep_disks:
+            vm.disks, vm.spec = machine.disks, machine.spec
+        vm.instances.remove(machine)
+        shutil.rmtree(machine.run_dir, ignore_errors=True)
+        return machine.ram_path
 
     async def adopt(self, vm_id: VmId) -> list[Machine]:
         """Instances that live; what dead ones left is removed."""
         vm = self._vm(vm_id)
-        for machine in vm.instances:
-            if not machine.living:
-                machine.ram_path.unlink(missing_ok=True)
-                shutil.rmtree(machine.run_dir, ignore_errors=True)
-        vm.instances = [machine for machine in vm.instances if machine.living]
-        return list(vm.instances)
+        for machine in [machine for machine in vm.instances if machine.settled and not machine.living]:
+            machine.ram_path.unlink(missing_ok=True)
+            shutil.rmtree(machine.run_dir, ignore_errors=True)
+            vm.instances.remove(machine)
+        return [machine for machine in vm.instances if machine.living]
 
     def socket_dir(self, machine: Machine) -> Path:
         """Where sockets of an instance may lie."""

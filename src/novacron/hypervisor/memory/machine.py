@@ -57,6 +57,7 @@ class MemoryMachine:
         self.ram_path = ram_path
         self.run_dir = run_dir
         self.disks = disks
+        self.settled = not incoming  # it is the VM, not what waits to become it
         self._state = MachineState.INMIGRATE if incoming else MachineState.RUNNING
         self._runs = asyncio.Event()  # set while the guest runs
         self._ended = asyncio.Event()

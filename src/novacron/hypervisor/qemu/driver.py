@@ -37,7 +37,7 @@ from novacron.hypervisor.qemu.qmp import Qmp
 from novacron.hypervisor.qemu.seed import write_seed
 from novacron.hypervisor.qemu.tap import open_tap
 from novacron.hypervisor.resize import check_resize
-from novacron.hypervisor.spec import check_spec, fit_memory
+from novacron.hypervisor.spec import check_spec, fit_memory, sizes
 from novacron.protocol.vm import HostCapabilities, VmSpec
 
 START_TIMEOUT_S: Final = 20.0
@@ -138,23 +138,42 @@ class QemuDriver:
         await self._prepare_extras(directory, spec)
         return await self._launch(vm_id, spec, disks, ram_path, incoming=True)
 
+    def has_disks(self, vm_id: VmId, spec: VmSpec) -> bool:
+        """Whether disks of these names and sizes lie here."""
+        try:
+            here = self.spec(vm_id)
+        except VmUnknownError:
+            return False
+        return bool(spec.disks) and sizes(here) == sizes(spec) and all(p.exists() for p in self._disks(vm_id).values())
+
     async def settle_incoming(self, machine: Machine) -> None:
         """The instance's disks and spec are the VM's."""
         assert isinstance(machine, QemuMachine)  # noqa: S101 - a driver is given its own machines
-        directory = self._directory(machine.vm_id)
-        _write(directory / "disks.json", {name: path.name for name, path in machine.disks.items()})
-        _write(directory / "spec.json", machine.spec)
+        self._settle(machine.vm_id, machine.spec, machine.disks)
+        path = self._record(machine.vm_id, machine.instance)
+        record = msgspec.json.decode(path.read_bytes(), type=InstanceRecord)
+        _write(path, msgspec.structs.replace(record, incoming=False))
 
-    async def drop_incoming(self, machine: Machine) -> None:
-        """End an instance that never became the VM, and remove its disks and RAM."""
-        assert isinstance(machine, QemuMachine)  # noqa: S101 - a driver is given its own machines
-        await machine.kill()
-        current = set(self._disks(machine.vm_id).values())
-        for path in machine.disks.values():
-            if path not in current:
-                path.unlink(missing_ok=True)
-        machine.ram_path.unlink(missing_ok=True)
-        self._forget(machine.vm_id, machine.instance)
+    async def end_incoming(self, vm_id: VmId, instance: str, *, keep_disks: bool) -> Path | None:
+        """End an instance that never became the VM; its RAM file."""
+        path = self._record(vm_id, instance)
+        if not path.exists():
+            return None
+        record = msgspec.json.decode(path.read_bytes(), type=InstanceRecord)
+        process = Process(record.pid, record.started)
+        try:
+            if process.alive:
+                await (await self._connect(vm_id, record)).quit()
+        except QemuDiedError:
+            await process.kill()  # it was about to end by itself
+        disks = {name: Path(file) for name, file in record.disks.items()}
+        if keep_disks:
+            self._settle(vm_id, record.spec, disks)
+        else:
+            for file in set(disks.values()) - set(self._disks(vm_id).values()):
+                file.unlink(missing_ok=True)
+        self._forget(vm_id, instance)
+        return Path(record.ram_path)
 
     async def adopt(self, vm_id: VmId) -> list[Machine]:
         """Instances that live; what dead ones left (sockets, RAM) is removed."""
@@ -163,7 +182,7 @@ class QemuDriver:
             record = msgspec.json.decode(path.read_bytes(), type=InstanceRecord)
             if Process(record.pid, record.started).alive:
                 found.append(await self._connect(vm_id, record))
-            else:
+            elif not record.incoming:
                 Path(record.ram_path).unlink(missing_ok=True)
                 self._forget(vm_id, record.instance)
         return found
@@ -244,6 +263,13 @@ class QemuDriver:
 
     def _directory(self, vm_id: VmId) -> Path:
         return self._vms / vm_id
+
+    def _record(self, vm_id: VmId, instance: str) -> Path:
+        return self._directory(vm_id) / "instances" / f"{instance}.json"
+
+    def _settle(self, vm_id: VmId, spec: VmSpec, disks: dict[str, Path]) -> None:
+        _write(self._directory(vm_id) / "disks.json", {name: path.name for name, path in disks.items()})
+        _write(self._directory(vm_id) / "spec.json", spec)
 
     def _disk_names(self, vm_id: VmId) -> dict[str, str]:
         try:
@@ -333,9 +359,10 @@ class QemuDriver:
             str(ram_path),
             spec,
             {k: str(v) for k, v in disks.items()},
+            incoming,
         )
         (directory / "instances").mkdir(exist_ok=True, mode=0o700)
-        _write(directory / "instances" / f"{instance}.json", record)
+        _write(self._record(vm_id, instance), record)
         try:
             return await self._connect(vm_id, record)
         except BaseException:
@@ -378,7 +405,7 @@ class QemuDriver:
 
     def _forget(self, vm_id: VmId, instance: str) -> None:
         self._machines.pop(instance, None)
-        (self._directory(vm_id) / "instances" / f"{instance}.json").unlink(missing_ok=True)
+        self._record(vm_id, instance).unlink(missing_ok=True)
         shutil.rmtree(self._run_dir / instance, ignore_errors=True)
 
     def _check_disk_room(self, needed_bytes: int) -> None:

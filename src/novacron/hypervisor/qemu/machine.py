@@ -35,6 +35,7 @@ class InstanceRecord(Struct, frozen=True):
     ram_path: str
     spec: VmSpec
     disks: dict[str, str]
+    incoming: bool = False  # it waits for its state, or has not been settled as the VM
 
 
 class QemuMachine:

@@ -118,3 +118,23 @@ async def test_a_node_that_is_silent_for_a_while_is_waited_for(short_dir):
         await a.until(MIGRATIONS, move.id, lambda found: found.epoch or found.phase == "prepare")
         await b.start_node("node-1")
         assert (await a.ended(move.id)).outcome == "succeeded"
+
+
+async def test_what_vms_left_makes_room_for_others_the_oldest_first(short_dir):
+    async with two_clusters(short_dir, in_memory(site_b=MemoryHost(disk_bytes=10 * MIB))) as (a, b):
+        vms = {name: (await a.boot_small(name)).id for name in ("first", "second", "third")}
+        for name in ("first", "second"):
+            assert (await a.ended((await a.migrate(name, "site-b", QUICK)).id)).outcome == "succeeded"
+            await b.until(VMS, name, lambda found: found.state == "running")
+            back = await b.migrate(name, "site-a", QUICK)
+            assert (await b.ended(back.id)).outcome == "succeeded"
+            await b.until(MIGRATIONS, back.id, lambda move: move.phase == "done")
+            await a.until(VMS, name, lambda found: found.state == "running")
+        driver = b.agents["node-1"][0]._driver
+        assert sorted(driver.vms()) == sorted([vms["first"], vms["second"]])
+        assert (await a.ended((await a.migrate("third", "site-b", QUICK)).id)).outcome == "succeeded"
+        assert sorted(driver.vms()) == sorted([vms["second"], vms["third"]])
+        again = await a.ended((await a.migrate("first", "site-b", QUICK)).id)
+        assert again.outcome == "succeeded"
+        async with b.console("first") as guest:
+            assert (await guest.check("again"))["errors"] == 0

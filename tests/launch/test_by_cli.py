@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from novacron.control import saved_state
 from novacron.launch.demo.site import NOVACRON
 from novacron.launch.main import run
+from support.commands import line_with, started
 from support.wreck import VM, Sites, _state, instances, until
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("qemu-2"), pytest.mark.asyncio(loop_scope="module")]
@@ -224,11 +224,24 @@ async def test_on_a_terminal_the_console_is_raw_and_left_by_its_key(sites):
         os.close(theirs)
 
 
-async def test_a_saved_controller_is_restored_elsewhere(sites, novacron, tmp_path):
-    saved = tmp_path / "saved.tar"
+async def test_a_saved_controller_is_restored_by_command_and_serves_what_it_knew(
+    novacron, tmp_path, monkeypatch, capsys
+):
+    saved, restored = tmp_path / "saved.tar", tmp_path / "restored"
     code, _, err = await novacron("controller", "save", str(saved))
     assert code == 0, err
-    await saved_state.restore(saved, tmp_path / "restored")
-    before = sites.home.directory / "controller" / "authority" / "root.pem"
-    assert (tmp_path / "restored" / "authority" / "root.pem").read_bytes() == before.read_bytes()
-    assert await asyncio.to_thread(run, ["controller", "restore", str(saved), "--help"]) == 0
+    assert saved.stat().st_mode & 0o077 == 0
+    monkeypatch.setenv("NOVACRON_CONTROLLER_DATA_DIR", str(restored))
+    assert await asyncio.to_thread(run, ["controller", "restore", str(saved)]) == 0
+    assert f"--data-dir {restored}" in capsys.readouterr().out
+    assert await asyncio.to_thread(run, ["controller", "restore", str(saved)]) == USAGE
+    assert "is not empty" in capsys.readouterr().err
+
+    config = {"NOVACRON_CONFIG_DIR": str(tmp_path / "config")}
+    words = ("controller", "--data-dir", str(restored), "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0")
+    async with started(*words, **config) as again:
+        await line_with(again, "page and API at")
+        monkeypatch.setenv("NOVACRON_CONFIG_DIR", config["NOVACRON_CONFIG_DIR"])
+        code = await asyncio.to_thread(run, ["vm", "show", VM, "--output", "json"])
+        known = json.loads(capsys.readouterr().out)
+    assert (code, known["name"]) == (0, VM)

@@ -7,46 +7,15 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from novacron.launch.demo.site import NOVACRON
 from novacron.launch.main import run
+from support.commands import SLOW_S, line_with, started
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("qemu-1")]
 FAST = ("--link", "1Gbit/s", "--delay", "2ms")
-SLOW_S = 240
-
-
-@asynccontextmanager
-async def started(*words: str, **environment: str):
-    """A command whose output is read as it comes; ended with the context."""
-    process = await asyncio.create_subprocess_exec(
-        *NOVACRON,
-        *words,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, **environment},
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-
-
-async def line_with(process, text: str) -> str:
-    async with asyncio.timeout(SLOW_S):
-        seen = []
-        while line := (await process.stdout.readline()).decode():
-            seen.append(line)
-            if text in line:
-                return line
-    raise AssertionError("".join(seen))
 
 
 async def test_the_demo_compares_with_stock_qemu_and_says_all_of_it_as_json():

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final, Self
 
+import msgspec
 import structlog
 
+from novacron.agent.content_cache import ContentCache
 from novacron.agent.events import Events
 from novacron.agent.images import Images
 from novacron.agent.incoming import IncomingMigrations
@@ -24,6 +26,7 @@ from novacron.migration.handover import Role
 from novacron.protocol.migration import (
     HandoverQuestion,
     IncomingOrder,
+    IncomingReady,
     MigrationRef,
     MigrationReport,
     OpenRequest,
@@ -43,6 +46,7 @@ from novacron.protocol.node import (
     VmResize,
     VmStop,
 )
+from novacron.protocol.vm import HostCapabilities, VmSpec
 from novacron.wire.credentials import Credentials
 from novacron.wire.identity import SpiffeId
 from novacron.wire.server import Server
@@ -90,6 +94,7 @@ class Agent:
             clock=clock,
             ram_images=ram_images,
         )
+        self._cache = ContentCache(self._driver, self._journal, self._vms)
         self._takeovers = TakeOvers(
             journal=self._journal,
             vms=self._vms,
@@ -135,10 +140,26 @@ class Agent:
         """Its word on itself."""
         return NodeDescription(
             self._node_id,
-            await self._driver.capabilities(),
+            await self._capabilities(),
             tuple(await self._vms.looks()),
             tuple([await self._report(attempt.migration_id) for attempt in self._journal.attempts()]),
         )
+
+    async def _capabilities(self) -> HostCapabilities:
+        """What the cache would give up counts as free."""
+        here = await self._driver.capabilities()
+        free = here.disk_free_bytes + await self._cache.evictable_bytes()
+        return msgspec.structs.replace(here, disk_free_bytes=free)
+
+    async def create(self, peer: SpiffeId, request: VmCreate) -> VmReport:
+        """Make a VM's disks and own it."""
+        await self._cache.make_room(_disk_bytes(request.spec), keep=request.vm_id)
+        return await self._vms.create(peer, request)
+
+    async def prepare(self, peer: SpiffeId, order: IncomingOrder) -> IncomingReady:
+        """Be ready for a VM that comes."""
+        await self._cache.make_room(_disk_bytes(order.spec), keep=order.vm_id)
+        return await self._incoming.prepare(peer, order)
 
     async def watch(self, _peer: SpiffeId, _request: Nothing) -> AsyncIterator[NodeEvent]:
         """What changes, as it changes."""
@@ -191,7 +212,7 @@ class Agent:
         server.method("node.describe", Nothing, self.describe, allow=controller)
         server.stream("node.watch", Nothing, self.watch, allow=controller)
         server.method("node.trust", TrustUpdate, self.trust, allow=controller)
-        server.method("vm.create", VmCreate, self._vms.create, allow=controller)
+        server.method("vm.create", VmCreate, self.create, allow=controller)
         server.method("vm.start", VmRef, self._vms.start, allow=controller)
         server.method("vm.pause", VmRef, self._vms.pause, allow=controller)
         server.method("vm.resume", VmRef, self._vms.resume, allow=controller)
@@ -208,10 +229,14 @@ class Agent:
         server.method("migration.run", OutgoingOrder, self._outgoing.run, allow=controller)
         server.method("migration.cancel", MigrationRef, self._outgoing.cancel, allow=controller)
         server.method("migration.release", MigrationRef, self._outgoing.release, allow=controller)
-        server.method("migration.prepare", IncomingOrder, self._incoming.prepare, allow=controller)
+        server.method("migration.prepare", IncomingOrder, self.prepare, allow=controller)
         server.method("migration.abandon", MigrationRef, self._incoming.abandon, allow=controller)
         server.method("migration.report", MigrationRef, self.report, allow=controller)
         server.method("handover.ask", HandoverQuestion, self._outgoing.ask, allow=node)
         server.method("handover.commit", HandoverQuestion, self._incoming.commit, allow=node)
         server.method("handover.stand_down", HandoverQuestion, self._takeovers.stand_down, allow=node)
         server.channels(self._incoming.receive)
+
+
+def _disk_bytes(spec: VmSpec) -> int:
+    return sum(disk.size_bytes for disk in spec.disks)

@@ -67,7 +67,10 @@ class TakeOvers:
                 self._tell(attempt)
 
     async def take_over(self, _peer: SpiffeId, request: TakeOver) -> VmReport:
-        """Own the VM here, at a fresh epoch; the same answer when asked again. Raises VmStateError, JournalError."""
+        """Own the VM here, at a fresh epoch; the same answer when asked again.
+
+        Raises VmStateError, JournalError, VmUnknownError.
+        """
         claim, attempt = self._journal.claim(request.vm_id), self._journal.latest(request.vm_id)
         if attempt is None:
             raise VmStateError(f"VM {request.vm_id} was never handed over: there is nothing to take over")
@@ -76,6 +79,7 @@ class TakeOvers:
             return await self._vms.publish(request.vm_id)
         log.warning("taken_over", vm=request.vm_id, epoch=owned.epoch, attestation=request.attestation)
         if attempt.role is Role.SOURCE:
+            await self._vms.look(request.vm_id)  # raises when what it left has made room for others
             await self._outgoing.stop_pursuing(attempt.migration_id)
             await self._own(request)
             await self._outgoing.bring_back(request.vm_id)

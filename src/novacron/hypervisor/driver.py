@@ -69,6 +69,14 @@ class DiskExport:
     bitmap: str = ""  # the metadata context of its bitmap, when one is exported
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a VM takes of the host's disk, and when that last changed (seconds since 1970)."""
+
+    bytes: int
+    changed_at: float
+
+
 class Machine(Protocol):
     """One instance. Every method raises QemuDiedError when the process is gone, QmpError when it refuses."""
 
@@ -247,6 +255,10 @@ class Driver(Protocol):
 
     def vms(self) -> list[VmId]:
         """VMs of which anything is here: disks, or an instance."""
+        ...
+
+    def stored(self, vm_id: VmId) -> Stored:
+        """What its disks take: the room that ``delete`` gives back."""
         ...
 
     def socket_dir(self, machine: Machine) -> Path:

@@ -75,9 +75,10 @@ class Meter:
 
     def progress(self) -> MigrationProgress:
         """What is known now."""
-        now = self.clock.monotonic()
-        self._content.add(now, self.done_bytes)
-        self._wire.add(now, self.wire_bytes)
+        if self.phase != "prepare":  # what goes before the copying says nothing about its rate
+            now = self.clock.monotonic()
+            self._content.add(now, self.done_bytes)
+            self._wire.add(now, self.wire_bytes)
         left = max(0, self.planned_bytes - self.done_bytes)
         settled = self.phase not in {"prepare", "copy"}
         total = Traffic()

@@ -6,13 +6,14 @@ another driver on the same host finds them.
 
 import os
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from novacron.core.ids import VmId, new_id
 from novacron.core.units import GIB, format_size
-from novacron.hypervisor.driver import ImagePath, Machine
+from novacron.hypervisor.driver import ImagePath, Machine, Stored
 from novacron.hypervisor.errors import BadImageError, MachineTypeError, NoRoomError, VmStateError, VmUnknownError
 from novacron.hypervisor.memory.disk import BLOCK_BYTES, MemoryDisk
 from novacron.hypervisor.memory.machine import MemoryMachine
@@ -29,6 +30,7 @@ class _Vm:
     spec: VmSpec | None = None
     disks: dict[str, MemoryDisk] = field(default_factory=dict)
     instances: list[MemoryMachine] = field(default_factory=list)
+    settled_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -105,6 +107,7 @@ class MemoryDriver:
         assert isinstance(machine, MemoryMachine)  # noqa: S101 - a driver is given its own machines
         vm = self._vm(machine.vm_id)
         vm.disks, vm.spec = machine.disks, machine.spec
+        vm.settled_at = time.time()
         machine.settled = True
 
     async def end_incoming(self, vm_id: VmId, instance: str, *, keep_disks: bool) -> Path | None:
@@ -115,7 +118,7 @@ class MemoryDriver:
             return None
         await machine.kill()
         if keep_disks:
-            vm.disks, vm.spec = machine.disks, machine.spec
+            vm.disks, vm.spec, vm.settled_at = machine.disks, machine.spec, time.time()
         vm.instances.remove(machine)
         shutil.rmtree(machine.run_dir, ignore_errors=True)
         return machine.ram_path
@@ -136,6 +139,11 @@ class MemoryDriver:
     def vms(self) -> list[VmId]:
         """VMs of which anything is here."""
         return sorted(vm_id for vm_id, vm in self._host.vms.items() if vm.spec is not None or vm.instances)
+
+    def stored(self, vm_id: VmId) -> Stored:
+        """Its disks' sizes: this host counts no holes."""
+        vm = self._vm(vm_id)
+        return Stored(sum(disk.size_bytes for disk in vm.disks.values()), vm.settled_at)
 
     def ram_file(self, vm_id: VmId, name: str) -> Path:
         """Where a RAM image of this VM lies."""

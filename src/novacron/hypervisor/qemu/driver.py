@@ -19,7 +19,7 @@ import msgspec
 
 from novacron.core.ids import VmId, new_id
 from novacron.core.units import GIB, MIB, format_size
-from novacron.hypervisor.driver import ImagePath, Machine
+from novacron.hypervisor.driver import ImagePath, Machine, Stored
 from novacron.hypervisor.errors import (
     MachineTypeError,
     NoRoomError,
@@ -79,7 +79,7 @@ class QemuDriver:
             cpus=os.cpu_count() or 1,
             memory_bytes=memory["MemTotal"],
             memory_free_bytes=await asyncio.to_thread(self._ram_room),
-            disk_free_bytes=shutil.disk_usage(self._vms).free,
+            disk_free_bytes=self._disk_room(),
         )
 
     async def create(self, vm_id: VmId, spec: VmSpec) -> VmSpec:
@@ -194,6 +194,11 @@ class QemuDriver:
     def vms(self) -> list[VmId]:
         """VMs of which anything is here."""
         return [VmId(path.name) for path in sorted(self._vms.iterdir())]
+
+    def stored(self, vm_id: VmId) -> Stored:
+        """What its files take."""
+        found = [path.stat() for path in (self._directory(vm_id) / "disks").glob("*")]
+        return Stored(sum(one.st_blocks * 512 for one in found), max((one.st_mtime for one in found), default=0.0))
 
     def ram_file(self, vm_id: VmId, name: str) -> Path:
         """Where a RAM image of this VM lies."""
@@ -409,12 +414,15 @@ class QemuDriver:
         shutil.rmtree(self._run_dir / instance, ignore_errors=True)
 
     def _check_disk_room(self, needed_bytes: int) -> None:
-        free = shutil.disk_usage(self._vms).free - MIN_DISK_FREE_BYTES
+        free = self._disk_room()
         if needed_bytes > free:
             raise NoRoomError(
-                f"a disk of {format_size(needed_bytes)} is asked for, {format_size(max(0, free))} are free here",
+                f"a disk of {format_size(needed_bytes)} is asked for, {format_size(free)} are free here",
                 next_command="novacron node list",
             )
+
+    def _disk_room(self) -> int:
+        return max(0, shutil.disk_usage(self._vms).free - MIN_DISK_FREE_BYTES)
 
     def _ram_room(self) -> int:
         """Bytes that a new guest may fill: what the file system and the host have, less what others may still fill."""

@@ -7,14 +7,12 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final
 
-from msgspec import Struct
-
 from novacron.core.ids import VmId
 from novacron.hypervisor.driver import DiskExport, MachineEvent, MachineState, MigrationStatus
 from novacron.hypervisor.errors import QemuDiedError, QmpError, VmStateError
+from novacron.hypervisor.qemu.folder import InstanceRecord
 from novacron.hypervisor.qemu.process import Process
 from novacron.hypervisor.qemu.qmp import Qmp
-from novacron.protocol.vm import VmSpec
 
 TRACKING_BYTES: Final = 64 * 1024  # granularity of dirty bitmaps
 MAX_BANDWIDTH: Final = 1 << 40  # the proxy paces, not QEMU
@@ -23,19 +21,6 @@ GUEST_PING_S: Final = 2.0
 HANGS_AFTER_S: Final = 5.0  # a monitor that does not answer a status query for so long
 _COMING_IN: Final = frozenset({MachineState.INMIGRATE, MachineState.FINISH_MIGRATE})
 _CAPABILITIES: Final = ("events", "return-path", "late-block-activate")
-
-
-class InstanceRecord(Struct, frozen=True):
-    """What is written beside a VM so that another process finds its instance again."""
-
-    instance: str
-    pid: int
-    started: int
-    run_dir: str
-    ram_path: str
-    spec: VmSpec
-    disks: dict[str, str]
-    incoming: bool = False  # it waits for its state, or has not been settled as the VM
 
 
 class QemuMachine:

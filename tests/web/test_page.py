@@ -47,6 +47,16 @@ async def test_a_migration_is_followed_from_its_first_page_to_its_end(cluster, o
     await expect(page.locator("#said")).to_have_text("migration of web-1: succeeded")
 
 
+@pytest.mark.parametrize(("outcome", "words"), [("rolled_back", "rolled back"), ("taken_over", "taken over")])
+async def test_a_vm_that_came_back_within_the_window_is_under_way_no_more(cluster, open_page, outcome, words):
+    page = await open_page()
+    cluster.put("migration", ended(1) | {"phase": "window"})
+    await expect(page.locator("#running article")).to_contain_text("owner: site-b")
+    cluster.put("migration", ended(1) | {"phase": "window", "outcome": outcome})
+    await expect(page.locator("#running article")).to_have_count(0)
+    await expect(page.locator("#ended details")).to_contain_text(words)
+
+
 async def test_the_bar_never_runs_backwards(cluster, open_page):
     page = await open_page()
     cluster.put("migration", migration(progress=progress(done_bytes=400 << 20)))

@@ -43,6 +43,22 @@ async def test_a_vm_moves_to_the_other_cluster_and_back(sites):
     assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
 
 
+@pytest.mark.xdist_group("qemu-1")
+async def test_the_second_vm_of_an_image_costs_a_fraction_of_the_first(sites):
+    a, b = sites
+    wire = []
+    for name in ("first", "second"):
+        await a.boot(name)
+        ended = await a.ended((await a.migrate(name, "site-b", QUICK)).id)
+        assert ended.outcome == "succeeded", ended.problem
+        await b.until(VMS, name, lambda found: found.state == "running")
+        async with b.console(name) as guest:
+            found = await guest.check(name)
+        assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
+        wire.append(ended.summary.wire_bytes)
+    assert wire[1] < 0.5 * wire[0], wire
+
+
 @pytest.mark.xdist_group("qemu-2")
 async def test_within_the_window_a_migration_is_rolled_back_without_loss(sites):
     a, b = sites

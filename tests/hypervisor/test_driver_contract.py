@@ -251,6 +251,23 @@ async def test_what_came_of_a_vm_that_never_ran_is_kept_also_when_it_died_by_its
     assert await read(second) == b"first"
 
 
+async def test_disks_begin_as_copies_of_a_donors_and_are_their_own(hypervisor):
+    driver = hypervisor.make("a")
+    lender = await incoming(driver, hypervisor.blank)
+    await write(lender, b"lent!")
+    await driver.settle_incoming(lender)
+    ram = driver.ram_file("vm-2", "in")
+    await driver.reserve_ram(ram, hypervisor.blank.memory_bytes)
+    other = msgspec.structs.replace(hypervisor.blank, disks=(*hypervisor.blank.disks, DiskSpec("disk2", MIB)))
+    borrower = await driver.prepare_incoming("vm-2", other, ram_path=ram, overlay=False, donor=VM)
+    assert await read(borrower) == b"lent!"
+    await write(borrower, b"other")
+    assert await read(lender) == b"lent!"
+    (third,) = await borrower.export_readable(["disk2"])
+    async with NbdClient.connect(third) as disk:
+        assert await disk.read(0, 4) == bytes(4)
+
+
 async def write(machine, data: bytes) -> None:
     (export,) = await machine.export_writable(["disk0"])
     async with NbdClient.connect(export) as disk:

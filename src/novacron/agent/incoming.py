@@ -12,13 +12,14 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from novacron.agent import donors
 from novacron.agent.events import Events
 from novacron.agent.journal import Facts, Journal
 from novacron.agent.ram_images import RamImages
 from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.errors import RemoteError
-from novacron.core.ids import MigrationId
+from novacron.core.ids import MigrationId, VmId
 from novacron.hypervisor.driver import Driver, Machine
 from novacron.hypervisor.errors import VmStateError
 from novacron.migration import handover
@@ -114,16 +115,24 @@ class IncomingMigrations:
         facts = self._journal.facts(order.vm_id)
         known = bool(order.known_state) and facts.cache_state == order.known_state
         filled = known or self._driver.has_disks(order.vm_id, order.spec)
+        donor = None if filled else donors.find_donor(self._driver, order.vm_id, order.spec)
         ram = self._driver.ram_file(order.vm_id, order.migration_id)
         await self._driver.reserve_ram(ram, order.spec.memory_bytes)
         try:
-            machine = await self._driver.prepare_incoming(order.vm_id, order.spec, ram_path=ram, overlay=filled)
+            machine = await self._driver.prepare_incoming(
+                order.vm_id, order.spec, ram_path=ram, overlay=filled, donor=donor
+            )
         except BaseException:
             ram.unlink(missing_ok=True)
             raise
         power = "running" if order.running else "paused"
         wanted = msgspec.structs.replace(
-            wanted, instance=machine.instance, disks_known=known, disks_filled=filled, power=power
+            wanted,
+            instance=machine.instance,
+            disks_known=known,
+            disks_filled=filled or donor is not None,
+            donor=donor or "",
+            power=power,
         )
 
         def decide() -> tuple[Claim, Attempt, Facts]:
@@ -156,14 +165,13 @@ class IncomingMigrations:
         if machine is None:
             await self._lose(attempt)
             raise StaleEpochError(f"what was prepared for migration {session} has gone")
-        facts = self._journal.facts(attempt.vm_id)
         incoming = Incoming(
             migration_id=attempt.migration_id,
             vm_id=attempt.vm_id,
             epoch=attempt.epoch,
             machine=machine,
             socket=self._driver.socket_dir(machine) / "in",
-            old_image=Path(facts.cache_image) if facts.cache_image else None,
+            old_image=self._old_image(attempt, machine),
             disks_known=attempt.disks_known,
             disks_filled=attempt.disks_filled,
         )
@@ -183,6 +191,14 @@ class IncomingMigrations:
             raise
         finally:
             self._receiving.discard(attempt.migration_id)
+
+    def _old_image(self, attempt: Attempt, machine: Machine) -> Path | None:
+        """RAM that is like what comes: of an earlier stay, of an attempt that broke off, of a VM of the same image."""
+        if cached := self._journal.facts(attempt.vm_id).cache_image:
+            return Path(cached)
+        if not attempt.donor:
+            return None
+        return donors.ram_image(self._driver, self._journal, VmId(attempt.donor), machine.spec)
 
     async def commit(self, peer: SpiffeId, question: HandoverQuestion) -> HandoverAnswer:
         """The source says, again, that it handed over."""

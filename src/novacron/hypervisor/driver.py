@@ -226,10 +226,14 @@ class Driver(Protocol):
         """A cold boot; raises VmStateError when an instance runs."""
         ...
 
-    async def prepare_incoming(self, vm_id: VmId, spec: VmSpec, *, ram_path: Path, overlay: bool) -> Machine:
+    async def prepare_incoming(
+        self, vm_id: VmId, spec: VmSpec, *, ram_path: Path, overlay: bool, donor: VmId | None = None
+    ) -> Machine:
         """An instance that waits for its state; its RAM is the file ``ram_path``, which the guest's writes never reach.
 
-        With ``overlay`` the disks lie over those that are here already; otherwise they are made empty.
+        With ``overlay`` the disks lie over those that are here already. Otherwise they begin as copies of those that
+        ``donor`` has under the same names, as far as they can be read in a short time, or empty: what they hold then is
+        to be looked at.
         """
         ...
 

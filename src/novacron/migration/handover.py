@@ -84,7 +84,8 @@ class Attempt(Struct, frozen=True):
     peer_address: str = ""
     instance: str = ""  # of the hypervisor, at a destination
     disks_known: bool = False  # at a destination: its disks lie over those of an earlier stay
-    disks_filled: bool = False  # at a destination: its disks lie over something
+    disks_filled: bool = False  # at a destination: its disks hold something already
+    donor: str = ""  # at a destination: another VM here that is like this one
     power: str = "running"  # at a destination: what the guest did before it moved
 
 

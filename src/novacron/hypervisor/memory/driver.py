@@ -90,11 +90,15 @@ class MemoryDriver:
         await self.reserve_ram(ram_path, spec.memory_bytes)
         return self._launch(vm_id, spec, self._vm(vm_id).disks, ram_path, incoming=False)
 
-    async def prepare_incoming(self, vm_id: VmId, spec: VmSpec, *, ram_path: Path, overlay: bool) -> Machine:
+    async def prepare_incoming(
+        self, vm_id: VmId, spec: VmSpec, *, ram_path: Path, overlay: bool, donor: VmId | None = None
+    ) -> Machine:
         """An instance that waits for its state."""
         self._check_machine(spec)
         disks = self._vm(vm_id).disks
         copies = {disk.id: disks[disk.id].copy() for disk in spec.disks} if overlay else self._empty_disks(spec)
+        lent = self._vm(donor).disks if donor else {}
+        copies |= {disk.id: lent[disk.id].copy() for disk in spec.disks if not overlay and disk.id in lent}
         return self._launch(vm_id, spec, copies, ram_path, incoming=True)
 
     def has_disks(self, vm_id: VmId, spec: VmSpec) -> bool:

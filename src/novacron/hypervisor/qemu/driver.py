@@ -100,7 +100,9 @@ class QemuDriver:
         await self.reserve_ram(ram_path, spec.memory_bytes)
         return await self._launch(vm_id, spec, self._folder(vm_id).disks(), ram_path, incoming=False)
 
-    async def prepare_incoming(self, vm_id: VmId, spec: VmSpec, *, ram_path: Path, overlay: bool) -> Machine:
+    async def prepare_incoming(
+        self, vm_id: VmId, spec: VmSpec, *, ram_path: Path, overlay: bool, donor: VmId | None = None
+    ) -> Machine:
         """An instance that waits for its state."""
         await self._check_machine(spec)
         if await self._fitted(spec) != spec.memory_bytes:
@@ -111,13 +113,15 @@ class QemuDriver:
         folder, name = self._folder(vm_id), new_id("in")
         folder.make()
         old = folder.disks() if overlay else {}
+        lent = self._folder(donor).disks() if donor else {}
         disks = {disk.id: folder.disk_file(disk.id, name) for disk in spec.disks}
         for disk in spec.disks:
             if overlay:
                 await images.create_overlay(disks[disk.id], old[disk.id])
             else:
                 self._room.check_disk(disk.size_bytes)
-                await images.create_disk(disks[disk.id], disk.size_bytes)
+                if disk.id not in lent or not await images.borrow(lent[disk.id], disks[disk.id], disk.size_bytes):
+                    await images.create_disk(disks[disk.id], disk.size_bytes)
         await self._prepare_extras(folder, spec)
         return await self._launch(vm_id, spec, disks, ram_path, incoming=True)
 

@@ -47,6 +47,7 @@ from novacron.wire.channel import ParallelChannel
 DISK_ROUND_EVERY_S: Final = 0.5
 SWITCHOVER_TIMEOUT_S: Final = 60.0
 ANSWER_TIMEOUT_S: Final = 60.0
+SLOWEST_DIGEST_BYTES_S: Final = 100e6  # at which a destination looks through what lies there
 VERIFY_TIMEOUT_S: Final = 60.0
 QEMU_CONNECT_S: Final = 10.0
 OVERHEAD_MS: Final = 60  # of a switchover beside RAM: device state, the last disk round, the destination's journal
@@ -130,7 +131,9 @@ class Source:
             running=self._out.running,
         )
         await self._channel.send(FrameType.OFFER, pack(offer))
-        answer = unpack(await self._expect(FrameType.ANSWER, ANSWER_TIMEOUT_S), Answer)
+        held = self._spec.memory_bytes + sum(disk.size_bytes for disk in self._spec.disks)
+        within_s = ANSWER_TIMEOUT_S + held / SLOWEST_DIGEST_BYTES_S
+        answer = unpack(await self._expect(FrameType.ANSWER, within_s), Answer)
         self._disks = self._disk_sender(answer)
         self._disks.adopt(self._known)
         known = self._known.of(RAM)

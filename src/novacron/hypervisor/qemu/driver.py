@@ -33,6 +33,7 @@ from novacron.hypervisor.spec import check_spec, fit_memory, sizes
 from novacron.protocol.vm import DiskSpec, HostCapabilities, VmSpec
 
 START_TIMEOUT_S: Final = 20.0
+BORROW_S: Final = 15.0  # for all disks of a VM: its controller waits meanwhile
 
 
 class QemuDriver:
@@ -112,16 +113,12 @@ class QemuDriver:
             )
         folder, name = self._folder(vm_id), new_id("in")
         folder.make()
-        old = folder.disks() if overlay else {}
-        lent = self._folder(donor).disks() if donor else {}
         disks = {disk.id: folder.disk_file(disk.id, name) for disk in spec.disks}
-        for disk in spec.disks:
-            if overlay:
-                await images.create_overlay(disks[disk.id], old[disk.id])
-            else:
-                self._room.check_disk(disk.size_bytes)
-                if disk.id not in lent or not await images.borrow(lent[disk.id], disks[disk.id], disk.size_bytes):
-                    await images.create_disk(disks[disk.id], disk.size_bytes)
+        if overlay:
+            for disk, path in folder.disks().items():
+                await images.create_overlay(disks[disk], path)
+        else:
+            await self._fill(spec, disks, self._folder(donor).disks() if donor else {})
         await self._prepare_extras(folder, spec)
         return await self._launch(vm_id, spec, disks, ram_path, incoming=True)
 
@@ -270,6 +267,15 @@ class QemuDriver:
                 f"this host's QEMU {'.'.join(map(str, qemu.version))} has no machine {spec.machine} (newest: {known})",
                 next_command="novacron node show",
             )
+
+    async def _fill(self, spec: VmSpec, disks: dict[str, Path], lent: dict[str, Path]) -> None:
+        """New disks: copies of what another VM lends, or empty."""
+        until = time.monotonic() + BORROW_S
+        for disk in spec.disks:
+            self._room.check_disk(disk.size_bytes)
+            path, lender, within_s = disks[disk.id], lent.get(disk.id), until - time.monotonic()
+            if lender is None or not await images.borrow(lender, path, disk.size_bytes, within_s=within_s):
+                await images.create_disk(path, disk.size_bytes)
 
     @staticmethod
     async def _prepare_extras(folder: VmFolder, spec: VmSpec) -> None:

@@ -4,13 +4,12 @@ import asyncio
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
 from novacron.hypervisor.errors import BadImageError, QemuMissingError
 
-BORROW_S: Final = 15.0  # a controller waits for the node meanwhile
 log = structlog.get_logger()
 
 
@@ -79,13 +78,13 @@ async def copy_disk(source: Path, source_format: str, path: Path, size_bytes: in
         await grow_disk(path, size_bytes)
 
 
-async def borrow(source: Path, path: Path, size_bytes: int) -> bool:
-    """Copy the content of another VM's disk, which may run, as it is found; False when that cannot be done quickly.
+async def borrow(source: Path, path: Path, size_bytes: int, *, within_s: float) -> bool:
+    """Copy the content of another VM's disk, which may run, as it is found; False when that cannot be done in time.
 
     The copy may be torn: it is a guess at what will come, good for as much as turns out to be right.
     """
     try:
-        async with asyncio.timeout(BORROW_S):
+        async with asyncio.timeout(within_s):
             await qemu_img("convert", "-q", "-U", "-f", "qcow2", "-O", "qcow2", str(source), str(path))
             if int((await describe(path, image_format="qcow2"))["virtual-size"]) == size_bytes:
                 return True

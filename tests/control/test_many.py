@@ -138,3 +138,34 @@ async def test_what_vms_left_makes_room_for_others_the_oldest_first(short_dir):
         assert again.outcome == "succeeded"
         async with b.console("first") as guest:
             assert (await guest.check("again"))["errors"] == 0
+
+
+async def test_what_is_left_of_an_older_attempt_never_takes_the_place_of_the_vms_disks(short_dir, monkeypatch):
+    async with to_a_host(short_dir, MemoryHost()) as (a, b):
+        slow = await a.migrate("demo", "site-b", MigrationPolicy(bandwidth_bytes_s=1000))
+        await a.until(MIGRATIONS, slow.id, lambda move: move.phase == "copy")
+        await a.controller.migrations.cancel(slow.id)
+        await a.ended(slow.id)
+        again = await a.ended((await a.migrate("demo", "site-b", QUICK)).id)
+        assert again.outcome == "succeeded"
+        agent, asked = b.agents["node-1"][0], []
+
+        async def end_incoming(_vm_id, _instance, *, keep_disks):
+            asked.append(keep_disks)
+
+        monkeypatch.setattr(agent._driver, "end_incoming", end_incoming)
+        await agent._incoming.drop(agent._journal.attempt(slow.id))
+        monkeypatch.undo()
+        assert asked == [False]
+
+
+async def test_a_migration_that_broke_off_says_how_to_go_on(short_dir):
+    async with to_a_host(short_dir, MemoryHost()) as (a, b):
+        move = await a.migrate("demo", "site-b", MigrationPolicy(bandwidth_bytes_s=1000))
+        await a.until(MIGRATIONS, move.id, lambda found: found.phase == "copy")
+        await b.stop_node("node-1")
+        ended = await a.ended(move.id)
+        assert (ended.outcome, ended.problem.code) == ("failed", "connection_broken")
+        assert ended.problem.next_command.startswith("novacron migrate demo --to site-b")
+        await b.start_node("node-1")
+        assert (await a.ended((await a.migrate("demo", "site-b", QUICK)).id)).outcome == "succeeded"

@@ -5,6 +5,7 @@ here. What a fenced VM left is its operator's to remove.
 """
 
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -12,8 +13,9 @@ from novacron.agent.journal import Journal
 from novacron.agent.vms import Vms
 from novacron.core.ids import VmId
 from novacron.hypervisor.driver import Driver
-from novacron.migration.handover import UNDER_WAY, Ownership
+from novacron.migration.handover import UNDER_WAY, Ownership, State
 
+_OPEN: Final = UNDER_WAY | {State.SETTLED, State.TAKEN_OVER}  # what lies here may still be needed
 log = structlog.get_logger()
 
 
@@ -39,7 +41,7 @@ class ContentCache:
 
     async def _evictable(self) -> list[VmId]:
         """The oldest first."""
-        moving = {attempt.vm_id for attempt in self._journal.attempts() if attempt.state in UNDER_WAY}
+        moving = {attempt.vm_id for attempt in self._journal.attempts() if attempt.state in _OPEN}
         found = []
         for vm_id in self._driver.vms():
             claim = self._journal.find_claim(vm_id)

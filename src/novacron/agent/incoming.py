@@ -25,7 +25,7 @@ from novacron.hypervisor.errors import VmStateError
 from novacron.migration import handover
 from novacron.migration.destination import Destination, Incoming, take_possession
 from novacron.migration.errors import JournalError, StaleEpochError
-from novacron.migration.handover import Attempt, Claim, Role, State
+from novacron.migration.handover import Attempt, Claim, Ownership, Role, State
 from novacron.migration.verify import sign_of_life
 from novacron.protocol.migration import (
     HandoverAnswer,
@@ -329,18 +329,22 @@ class IncomingMigrations:
             await self.drop(attempt)
 
     async def drop(self, attempt: Attempt) -> None:
-        """What was made ready for an attempt that is lost ends. What had come is kept: the next one sends the rest.
-
-        Disks of an earlier stay are the better base, since only what was written since has to be told of them.
-        """
+        """What was made ready for an attempt that is lost ends. What had come is kept: the next one sends the rest."""
         self._events.publish(NodeEvent(migration=await self.report(attempt.migration_id)))
-        ram = await self._driver.end_incoming(attempt.vm_id, attempt.instance, keep_disks=not attempt.disks_known)
+        keep = self._worth_keeping(attempt)
+        ram = await self._driver.end_incoming(attempt.vm_id, attempt.instance, keep_disks=keep)
         if ram is None:
             return
-        if (image := await self._ram_images.keep_file(attempt.vm_id, ram)) is not None:
+        if keep and (image := await self._ram_images.keep_file(attempt.vm_id, ram)) is not None:
             await self._journal.note(attempt.vm_id, cache_image=str(image))
         ram.unlink(missing_ok=True)
         await self._driver.collapse(attempt.vm_id)
+
+    def _worth_keeping(self, attempt: Attempt) -> bool:
+        """Not where the VM has come since, nor over disks of an earlier stay, whose changes are known already."""
+        claim, latest = self._journal.claim(attempt.vm_id), self._journal.latest(attempt.vm_id)
+        newest = latest is not None and latest.migration_id == attempt.migration_id
+        return newest and claim.ownership is not Ownership.OWNER and not attempt.disks_known
 
     async def _machine(self, attempt: Attempt) -> Machine | None:
         for machine in await self._driver.adopt(attempt.vm_id):

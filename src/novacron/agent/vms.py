@@ -1,6 +1,7 @@
 """VMs of this node: their life from the first boot to their end."""
 
 import asyncio
+from pathlib import Path
 from typing import Final
 
 from novacron.agent.errors import VmNotHereError
@@ -144,6 +145,8 @@ class Vms:
                 name = self._driver.spec(request.vm_id).name
                 raise VmStateError(f"VM {name} runs", next_command=f"novacron vm stop {name}")
             await self._driver.delete(request.vm_id)
+            if image := self._journal.facts(request.vm_id).cache_image:
+                Path(image).unlink(missing_ok=True)
             await self._journal.forget(request.vm_id)
         return Nothing()
 

@@ -215,10 +215,11 @@ class MigrateWorkflow:
         """Undo of ``begin``: the record says how it ended, and the VM is free for another try."""
         job = _Job(context)
         outcome = OUTCOMES.get(context.error_code, "failed")
-        problem = Problem(context.error_code, context.error_cause, context.error_next)
 
         def close(tx: Transaction) -> None:
             found = MIGRATIONS.get(tx, job.migration_id).value
+            again = f"novacron migrate {found.vm_name} --to {found.target_cluster} (what had come is not sent again)"
+            problem = Problem(context.error_code, context.error_cause, context.error_next or again)
             closed = msgspec.structs.replace(
                 found,
                 outcome=outcome,

@@ -193,9 +193,8 @@ async def test_a_quiet_stream_beats(client, monkeypatch):
 
     monkeypatch.setattr(events, "BEAT_S", 0.01)
     async with client.stream("GET", "/events") as stream:
-        async for line in stream.aiter_lines():
-            if line == ": beat":
-                break
+        beats = (line async for line in stream.aiter_lines() if line == ": beat")
+        assert await anext(beats, None)
 
 
 async def test_the_console_of_an_unknown_vm_closes_with_the_reason(controller, url):

@@ -25,6 +25,16 @@ async def to_a_host(directory, host: MemoryHost):
         yield a, b
 
 
+async def there_and_back(a, b, name: str) -> None:
+    """What a VM left at site-b lies there when it is back."""
+    assert (await a.ended((await a.migrate(name, "site-b", QUICK)).id)).outcome == "succeeded"
+    await b.until(VMS, name, lambda found: found.state == "running")
+    back = await b.migrate(name, "site-a", QUICK)
+    assert (await b.ended(back.id)).outcome == "succeeded"
+    await b.until(MIGRATIONS, back.id, lambda move: move.phase == "done")
+    await a.until(VMS, name, lambda found: found.state == "running")
+
+
 async def test_many_vms_move_at_once_between_clusters_of_several_nodes(short_dir):
     async with two_clusters(short_dir, in_memory(), nodes=("node-1", "node-2", "node-3")) as (a, b):
         names = [f"vm-{number}" for number in range(MANY)]
@@ -124,12 +134,7 @@ async def test_what_vms_left_makes_room_for_others_the_oldest_first(short_dir):
     async with two_clusters(short_dir, in_memory(site_b=MemoryHost(disk_bytes=10 * MIB))) as (a, b):
         vms = {name: (await a.boot_small(name)).id for name in ("first", "second", "third")}
         for name in ("first", "second"):
-            assert (await a.ended((await a.migrate(name, "site-b", QUICK)).id)).outcome == "succeeded"
-            await b.until(VMS, name, lambda found: found.state == "running")
-            back = await b.migrate(name, "site-a", QUICK)
-            assert (await b.ended(back.id)).outcome == "succeeded"
-            await b.until(MIGRATIONS, back.id, lambda move: move.phase == "done")
-            await a.until(VMS, name, lambda found: found.state == "running")
+            await there_and_back(a, b, name)
         driver = b.agents["node-1"][0]._driver
         assert sorted(driver.vms()) == sorted([vms["first"], vms["second"]])
         assert (await a.ended((await a.migrate("third", "site-b", QUICK)).id)).outcome == "succeeded"
@@ -169,3 +174,29 @@ async def test_a_migration_that_broke_off_says_how_to_go_on(short_dir):
         assert ended.problem.next_command.startswith("novacron migrate demo --to site-b")
         await b.start_node("node-1")
         assert (await a.ended((await a.migrate("demo", "site-b", QUICK)).id)).outcome == "succeeded"
+
+
+async def test_a_vm_that_settled_is_in_the_records_of_its_new_cluster_at_once(short_dir):
+    async with to_a_host(short_dir, MemoryHost()) as (a, b):
+        agent, _ = b.agents["node-1"]
+        agent._events.publish = lambda _: None  # it tells nothing by itself
+        move = await a.migrate("demo", "site-b", QUICK)
+        assert (await a.ended(move.id)).outcome == "succeeded"
+        assert (await b.database.read(lambda tx: VMS.get(tx, "demo"))).value.state == "running"
+
+
+async def test_a_vm_that_comes_back_meanwhile_is_not_evicted(short_dir, monkeypatch):
+    async with to_a_host(short_dir, MemoryHost(disk_bytes=10 * MIB)) as (a, b):
+        await there_and_back(a, b, "demo")
+        agent = b.agents["node-1"][0]
+        look = agent._driver.capabilities
+
+        async def come_before_the_look():
+            monkeypatch.undo()
+            assert (await a.ended((await a.migrate("demo", "site-b", QUICK)).id)).outcome == "succeeded"
+            return await look()
+
+        monkeypatch.setattr(agent._driver, "capabilities", come_before_the_look)
+        await agent._cache.make_room(GIB, keep="another")
+        async with b.console("demo") as guest:
+            assert (await guest.check("there"))["errors"] == 0

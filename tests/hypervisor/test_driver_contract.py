@@ -390,12 +390,7 @@ async def test_an_instance_whose_state_breaks_off_ends(hypervisor):
 
 async def test_a_running_guest_moves_there_and_comes_back_for_almost_nothing(hypervisor, short_dir):
     pair = Pair(hypervisor.make, short_dir)
-    driver = pair.drivers["a"]
-    await driver.create(VM, hypervisor.guest)
-    machine = await driver.start(VM)
-    async with console(machine) as guest:
-        await guest.wait_for("t")
-
+    machine = await pair.boot(hypervisor.guest)
     there = await pair.move(machine, "b", 2)
     assert there.journal == ["ready", "commit", "run"]
     assert there.summary.verified
@@ -420,10 +415,7 @@ async def test_a_running_guest_moves_there_and_comes_back_for_almost_nothing(hyp
 async def test_a_guest_that_has_moved_can_boot_again(on_qemu, short_dir):
     """By its kernel, which is no part of what moves, and with every record that it wrote."""
     pair = Pair(on_qemu.make, short_dir)
-    await pair.drivers["a"].create(VM, on_qemu.guest)
-    machine = await pair.drivers["a"].start(VM)
-    async with console(machine) as guest:
-        await guest.wait_for("t")
+    machine = await pair.boot(on_qemu.guest)
     there = await pair.move(machine, "b", 2)
     async with console(there.machine) as guest:
         before = await guest.check("there")

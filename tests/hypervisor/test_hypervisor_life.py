@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -173,10 +174,7 @@ async def test_several_disks_cards_and_a_seed_move_together(make_driver, short_d
     cards = (NicSpec("nic0", "52:54:00:00:00:01"), NicSpec("nic1", "52:54:00:00:00:02", "none"))
     disks = (DiskSpec("disk0", GIB, "disk"), DiskSpec("empty", 64 * MIB), DiskSpec("full", GIB, "disk"))
     spec = msgspec.structs.replace(small_spec(), disks=disks, nics=cards, seed=seed)
-    await pair.drivers["a"].create(VM, spec)
-    machine = await pair.drivers["a"].start(VM)
-    async with console(machine) as guest:
-        await guest.wait_for("t")
+    machine = await pair.boot(spec)
     there = await pair.move(machine, "b", 2)
     async with console(there.machine) as guest:
         found = await guest.check("there")
@@ -205,13 +203,22 @@ async def test_memory_that_is_the_cache_of_a_disk_is_told_by_its_blocks(make_dri
     pair = Pair(make_driver, short_dir)
     small = small_spec()
     boot = msgspec.structs.replace(small.boot, append=f"{small.boot.append} novacron.read=1")
-    await pair.drivers["a"].create(VM, msgspec.structs.replace(small, boot=boot, memory_bytes=256 * MIB))
-    machine = await pair.drivers["a"].start(VM)
-    async with console(machine) as guest:
-        await guest.wait_for("t")
+    machine = await pair.boot(msgspec.structs.replace(small, boot=boot, memory_bytes=256 * MIB))
     there = await pair.move(machine, "b", 2)
     async with console(there.machine) as guest:
         found = await guest.check("there")
     assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
     assert there.summary.split.dedup_bytes > 100 * MIB
     assert there.summary.ram_wire_bytes < 40 * MIB
+
+
+async def test_a_qemu_that_dies_while_it_is_adopted_has_gone(make_driver):
+    first = make_driver("a")
+    await first.create(VM, small_spec())
+    machine = await first.start(VM)
+    await first.detach()
+    machine.process.signal(signal.SIGSTOP)  # it greets nobody: whoever adopts it waits
+    adopting = asyncio.create_task(make_driver("a").adopt(VM))
+    await asyncio.sleep(0)
+    machine.process.signal(signal.SIGKILL)
+    assert await adopting == []

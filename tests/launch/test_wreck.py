@@ -25,7 +25,7 @@ VICTIMS = ("source-node", "target-node", "source-controller", "target-controller
 WHOLE = {"errors": 0, "lost": 0, "doubled": 0}
 FAILED = {  # what goes before the point of no return ends the attempt; a controller may go and come back
     *(("source-node", point) for point in POINTS[: POINTS.index("source-committed")]),
-    *(("target-node", point) for point in POINTS[: POINTS.index("ready")]),
+    *(("target-node", point) for point in POINTS[1 : POINTS.index("ready")]),  # before, it is waited for
     *(("link", point) for point in ("copy", "switchover", "destination-ready")),
 }
 EITHER = {

@@ -66,6 +66,14 @@ class Pair:
         self.directory = directory
         self._authority = ClusterAuthority.create(directory / "ca", "site-a", CLOCK)
 
+    async def boot(self, spec: VmSpec) -> Machine:
+        """A VM at ``a``, at work."""
+        await self.drivers["a"].create(VM, spec)
+        machine = await self.drivers["a"].start(VM)
+        async with console(machine) as guest:
+            await guest.wait_for("t")
+        return machine
+
     def credentials(self, name: str) -> Credentials:
         key, identity = new_key(), SpiffeId("site-a", "node", name)
         trust = {"site-a": self._authority.root_pem}

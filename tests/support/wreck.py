@@ -144,10 +144,16 @@ class Sites:
         while not found.outcome or found.phase == "window" or _job_runs(self.home, migration_id):
             await asyncio.sleep(0.1)
             found = await until(lambda: _known(lambda: self.home.client.get(MIGRATIONS, migration_id).value), SETTLED_S)
-        if _state(self.away):
-            self.home, self.away = self.away, self.home
+        self.home, self.away = await until(self._where)
         await until(lambda: all(map(_whole, (self.home, self.away))))
         return found.outcome
+
+    def _where(self) -> tuple[DemoSite, DemoSite] | None:
+        """The site that has the VM, and the other one; never both."""
+        sites = [site for site in (self.home, self.away) if _state(site)]
+        if len(sites) != 1:
+            return None
+        return sites[0], self.away if sites[0] is self.home else self.home
 
     async def bring_up(self) -> int | None:
         """Start the VM when it is off: how many records the guest found on its disk. None when it runs."""

@@ -41,18 +41,20 @@ class ContentCache:
 
     async def _evictable(self) -> list[VmId]:
         """The oldest first."""
-        moving = {attempt.vm_id for attempt in self._journal.attempts() if attempt.state in _OPEN}
-        found = []
-        for vm_id in self._driver.vms():
-            claim = self._journal.find_claim(vm_id)
-            left = claim is not None and claim.ownership in {Ownership.HANDED_OVER, Ownership.NONE}
-            if left and vm_id not in moving and not await self._driver.adopt(vm_id):
-                found.append(vm_id)
+        found = [vm_id for vm_id in self._driver.vms() if await self._has_left(vm_id)]
         return sorted(found, key=lambda vm_id: self._driver.stored(vm_id).changed_at)
+
+    async def _has_left(self, vm_id: VmId) -> bool:
+        claim = self._journal.find_claim(vm_id)
+        left = claim is not None and claim.ownership in {Ownership.HANDED_OVER, Ownership.NONE}
+        moving = any(attempt.vm_id == vm_id and attempt.state in _OPEN for attempt in self._journal.attempts())
+        return left and not moving and not await self._driver.adopt(vm_id)
 
     async def _evict(self, vm_id: VmId) -> None:
         """The journal forgets first: nobody leans on what is about to go."""
         async with self._vms.lock(vm_id):
+            if not await self._has_left(vm_id):
+                return  # it has come back meanwhile
             image, freed = self._journal.facts(vm_id).cache_image, self._bytes(vm_id)
             await self._journal.note(vm_id, cache_state="", cache_image="")
             await self._driver.delete(vm_id)

@@ -1,6 +1,7 @@
 """Migrations that come to this cluster: whether they may, to which node, and their record here."""
 
 import msgspec
+import structlog
 
 from novacron.control import specs
 from novacron.control.errors import MigrationRefusedError
@@ -9,7 +10,7 @@ from novacron.control.mirror import INCOMING, follow_migration
 from novacron.control.nodes import Nodes
 from novacron.control.vms import Vms
 from novacron.core.clock import Clock
-from novacron.core.errors import RemoteError
+from novacron.core.errors import NovaCronError, RemoteError
 from novacron.core.ids import MigrationId
 from novacron.database.database import Database, Transaction
 from novacron.database.errors import NameTakenError
@@ -20,9 +21,11 @@ from novacron.protocol.migration import (
     MigrationRef,
     MigrationReport,
 )
-from novacron.protocol.node import Nothing
+from novacron.protocol.node import Nothing, VmRef, VmReport
 from novacron.protocol.resources import Cluster, Migration, Node, Problem
 from novacron.wire.identity import SpiffeId
+
+log = structlog.get_logger()
 
 
 class Admission:
@@ -69,7 +72,9 @@ class Admission:
         return Nothing()
 
     async def progress(self, report: MigrationReport) -> Nothing:
-        """The source's word on how far it is; ``settled`` ends it well."""
+        """The source's word on how far it is; ``settled`` ends it well, with the VM in this cluster's records."""
+        if report.state == "settled":
+            await self._see_it_here(report)
 
         def follow(tx: Transaction) -> None:
             known = MIGRATIONS.find(tx, report.migration_id)
@@ -85,6 +90,19 @@ class Admission:
 
         await self._database.write(follow)
         return Nothing()
+
+    async def _see_it_here(self, report: MigrationReport) -> None:
+        """Before the source forgets the VM it is known here; a node that is silent now says it when it is back."""
+        found = await self._database.read(lambda tx: MIGRATIONS.find(tx, report.migration_id))
+        if found is None or found.value.direction != INCOMING:
+            return
+        node = (await self._database.read(lambda tx: NODES.get(tx, found.value.target_node))).value
+        try:
+            arrived = await self._nodes.call(node.id, "vm.report", VmRef(report.vm_id), VmReport)
+        except NovaCronError as error:
+            log.info("arrival_not_seen", migration=report.migration_id, cause=error.cause)
+        else:
+            await self._nodes.note(arrived, node.id)
 
     def _check(self, tx: Transaction, order: IncomingOrder) -> Node | None:
         """Refuse what cannot be; the node of an attempt that was admitted before."""

@@ -165,8 +165,8 @@ class QemuDriver:
         """Instances that live; what dead ones left (sockets, RAM) is removed."""
         found: list[Machine] = []
         for record in self._folder(vm_id).records():
-            if Process(record.pid, record.started).alive:
-                found.append(await self._connect(vm_id, record))
+            if (machine := await self._living(vm_id, record)) is not None:
+                found.append(machine)
             elif not record.incoming:
                 Path(record.ram_path).unlink(missing_ok=True)
                 self._forget(vm_id, record.instance)
@@ -360,6 +360,18 @@ class QemuDriver:
             await machine.detach()
         self._machines.clear()
 
+    async def _living(self, vm_id: VmId, record: InstanceRecord) -> QemuMachine | None:
+        """The instance, unless it is dead, or dies while it is spoken to."""
+        process = Process(record.pid, record.started)
+        if not process.alive:
+            return None
+        try:
+            return await self._connect(vm_id, record)
+        except QemuDiedError:
+            if process.alive:
+                raise
+            return None
+
     async def _connect(self, vm_id: VmId, record: InstanceRecord) -> QemuMachine:
         """The instance's one machine object; its monitors may still be about to open."""
         known = self._machines.get(record.instance)
@@ -369,7 +381,7 @@ class QemuDriver:
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
-                qmp = await Qmp.connect(run_dir / "qmp")
+                qmp, control = await _monitors(run_dir)
                 break
             except QemuDiedError as error:
                 if not process.alive:
@@ -379,11 +391,6 @@ class QemuDriver:
                 if time.monotonic() > deadline:
                     raise QemuDiedError(f"QEMU of VM {record.spec.name} cannot be spoken to: {error.cause}") from error
                 await asyncio.sleep(0.01)  # a process says nothing when its socket appears
-        try:
-            control = await Qmp.connect(run_dir / "qmp2", oob=True)
-        except BaseException:
-            await qmp.close()
-            raise
         machine = self._machines[record.instance] = QemuMachine(vm_id, record, qmp, control)
         return machine
 
@@ -391,3 +398,13 @@ class QemuDriver:
         self._machines.pop(instance, None)
         self._folder(vm_id).drop_record(instance)
         shutil.rmtree(self._run_dir / instance, ignore_errors=True)
+
+
+async def _monitors(run_dir: Path) -> tuple[Qmp, Qmp]:
+    """Both connections to a QEMU: for commands, and for what must be done while it is busy with one."""
+    qmp = await Qmp.connect(run_dir / "qmp")
+    try:
+        return qmp, await Qmp.connect(run_dir / "qmp2", oob=True)
+    except BaseException:
+        await qmp.close()
+        raise

@@ -11,7 +11,7 @@ from novacron.core.units import GIB, MIB
 from novacron.hypervisor.memory.driver import MemoryHost
 from novacron.protocol.migration import MigrationPolicy
 from novacron.protocol.rest import DiskRequest
-from support.clusters import in_memory, two_clusters
+from support.clusters import cluster, in_memory, two_clusters
 
 QUICK = MigrationPolicy(verify_window_ms=0)
 MANY = 24
@@ -200,3 +200,17 @@ async def test_a_vm_that_comes_back_meanwhile_is_not_evicted(short_dir, monkeypa
         await agent._cache.make_room(GIB, keep="another")
         async with b.console("demo") as guest:
             assert (await guest.check("there"))["errors"] == 0
+
+
+async def test_an_older_word_of_a_node_never_replaces_a_newer_one(short_dir):
+    async with cluster("site-a", short_dir, in_memory()) as a:
+        vm = await a.boot_small()
+        agent = a.agents["node-1"][0]
+        running = await agent._vms.look(vm.id)
+        await a.controller.vms.pause("demo")
+        await a.controller.nodes.note(running, vm.node_id)
+        assert (await a.database.read(lambda tx: VMS.get(tx, "demo"))).value.state == "paused"
+        await a.stop_node("node-1")
+        await a.start_node("node-1")
+        await a.controller.vms.resume("demo")
+        await a.until(VMS, "demo", lambda found: found.state == "running")

@@ -47,6 +47,9 @@ class FakeNodes:
     async def call(self, _node_id, method, request, _answer):
         return getattr(self, method.replace(".", "_"))(request)
 
+    def newest(self, report, _node_id):
+        return report
+
     def report(self) -> VmReport:
         return VmReport(VM, self.epoch, "owner", self.vm or "stopped", SPEC)
 

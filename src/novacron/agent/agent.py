@@ -192,9 +192,10 @@ class Agent:
         while True:
             try:
                 for report in await self._vms.looks():
-                    if seen.get(report.vm_id) != report:
+                    found = msgspec.structs.replace(report, sequence=0)
+                    if seen.get(report.vm_id) != found:
                         self._events.publish(NodeEvent(vm=report))
-                    seen[report.vm_id] = report
+                    seen[report.vm_id] = found
             except HypervisorError as error:  # a QEMU that dies while it is asked: the next look sees it gone
                 log.info("look_failed", cause=error.cause)
             await self._clock.sleep(LOOK_EVERY_S)

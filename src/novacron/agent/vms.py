@@ -1,6 +1,7 @@
 """VMs of this node: their life from the first boot to their end."""
 
 import asyncio
+import itertools
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,7 @@ class Vms:
         self._journal = journal
         self._events = events
         self._locks: dict[VmId, asyncio.Lock] = {}
+        self._looks = itertools.count(1)
 
     def lock(self, vm_id: VmId) -> asyncio.Lock:
         """One change of a VM's power at a time."""
@@ -191,7 +193,14 @@ class Vms:
         claim = self._journal.claim(vm_id)
         machine = await self.machine(vm_id)
         state = await machine.state() if machine is not None else MachineState.GONE
-        return VmReport(vm_id, claim.epoch, str(claim.ownership), self._word(vm_id, state), self._driver.spec(vm_id))
+        return VmReport(
+            vm_id,
+            claim.epoch,
+            str(claim.ownership),
+            self._word(vm_id, state),
+            self._driver.spec(vm_id),
+            sequence=next(self._looks),
+        )
 
     async def looks(self) -> list[VmReport]:
         """All of them."""

@@ -15,7 +15,7 @@ from novacron.control.kinds import MIGRATIONS, NODES, VMS
 from novacron.control.trust import TrustBundle
 from novacron.core.clock import Clock
 from novacron.core.errors import NovaCronError, RefusedError
-from novacron.core.ids import ClusterId, NodeId, check_name, new_id
+from novacron.core.ids import ClusterId, NodeId, VmId, check_name, new_id
 from novacron.database.database import Database, Transaction
 from novacron.federation import invitation
 from novacron.federation.invitation import Invite
@@ -52,6 +52,7 @@ class Nodes:
         self._clock = clock
         self._clients: dict[NodeId, Client] = {}
         self._watching: dict[NodeId, asyncio.Task[None]] = {}
+        self._heard: dict[NodeId, dict[VmId, VmReport]] = {}
 
     async def start(self) -> None:
         """Watch every node that has joined."""
@@ -162,13 +163,21 @@ class Nodes:
         def follow(tx: Transaction) -> None:
             found = VMS.find(tx, report.vm_id)
             known = found.value if found else None
-            followed = mirror.follow_vm(known, report, node_id, now)
+            followed = mirror.follow_vm(known, self.newest(report, node_id), node_id, now)
             if followed is None:
                 VMS.delete(tx, report.vm_id)
             elif followed != known:
                 _put_vm(tx, followed)
 
         await self._database.write(follow)
+
+    def newest(self, report: VmReport, node_id: NodeId) -> VmReport:
+        """The latest word of a node on a VM: this one, or one that overtook it. Ask in a write: they keep order."""
+        heard = self._heard.setdefault(node_id, {})
+        known = heard.get(report.vm_id)
+        if known is None or known.sequence <= report.sequence:
+            known = heard[report.vm_id] = report
+        return known
 
     async def _name(self, node_id: NodeId) -> str:
         found = await self._database.read(lambda tx: NODES.find(tx, node_id))
@@ -200,6 +209,7 @@ class Nodes:
     async def _watch_once(self, node_id: NodeId) -> None:
         """Once the watch stands, everything is looked at; from then on nothing is missed."""
         client = await self.client(node_id)
+        self._heard.pop(node_id, None)  # it may have started again, and count from one
         async with aclosing(client.stream("node.watch", Nothing(), NodeEvent)) as events:
             async for event in events:
                 if event.vm is not None:

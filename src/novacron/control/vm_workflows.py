@@ -63,8 +63,8 @@ class VmWorkflows:
         report = await self._nodes.call(_node(context), "vm.report", VmRef(_vm(context)), VmReport)
 
         def record(tx: Transaction) -> None:
-            vm = VMS.get(tx, report.vm_id).value
-            VMS.put(tx, msgspec.structs.replace(vm, state=report.state, spec=report.spec, owner_epoch=report.epoch))
+            vm, now = VMS.get(tx, report.vm_id).value, self._nodes.newest(report, _node(context))
+            VMS.put(tx, msgspec.structs.replace(vm, state=now.state, spec=now.spec, owner_epoch=now.epoch))
 
         await context.commit(record)
 

@@ -51,6 +51,7 @@ class VmReport(Struct, frozen=True):
     state: str  # stopped, running, paused, migrating, failed
     spec: VmSpec
     error: str = ""
+    sequence: int = 0  # a later look has a higher one, until the node starts again
 
 
 class NodeDescription(Struct, frozen=True):

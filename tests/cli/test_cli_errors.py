@@ -163,16 +163,24 @@ def test_a_broken_pipe_is_silent():
     assert done.stderr == b""
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """Programs that are started heed SIGINT, also when the tests run in the background, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_ends_a_watch_with_130(served):
-    watching = subprocess.Popen([*PROGRAM, "event", "watch"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        while ("GET", "/api/v1/events") not in served.requests:
-            assert watching.poll() is None
-            time.sleep(0.05)  # a process of its own: it can only be asked
-        watching.send_signal(signal.SIGINT)
-        _, err = watching.communicate(timeout=20)
-    finally:
-        watching.kill()
-        watching.wait()
+    with subprocess.Popen([*PROGRAM, "event", "watch"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
+        try:
+            while ("GET", "/api/v1/events") not in served.requests:
+                assert watching.poll() is None
+                time.sleep(0.05)  # a process of its own: it can only be asked
+            watching.send_signal(signal.SIGINT)
+            _, err = watching.communicate(timeout=20)
+        finally:
+            watching.kill()
     assert watching.returncode == 130
     assert b"Traceback" not in err

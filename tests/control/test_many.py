@@ -166,11 +166,11 @@ async def test_what_is_left_of_an_older_attempt_never_takes_the_place_of_the_vms
 
 async def test_a_migration_that_broke_off_says_how_to_go_on(short_dir):
     async with to_a_host(short_dir, MemoryHost()) as (a, b):
-        move = await a.migrate("demo", "site-b", MigrationPolicy(bandwidth_bytes_s=1000))
+        move = await a.migrate("demo", "site-b", MigrationPolicy(bandwidth_bytes_s=1000, retry_for_ms=0))
         await a.until(MIGRATIONS, move.id, lambda found: found.phase == "copy")
         await b.stop_node("node-1")
         ended = await a.ended(move.id)
-        assert (ended.outcome, ended.problem.code) == ("failed", "connection_broken")
+        assert (ended.outcome, ended.problem.code, ended.retried_by) == ("failed", "connection_broken", None)
         assert ended.problem.next_command.startswith("novacron migrate demo --to site-b")
         await b.start_node("node-1")
         assert (await a.ended((await a.migrate("demo", "site-b", QUICK)).id)).outcome == "succeeded"

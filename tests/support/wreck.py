@@ -28,7 +28,7 @@ from novacron.workflow.journal import ENDED
 from support.pair import QUIET
 
 HALTING = (sys.executable, str(Path(__file__).with_name("halting.py")))
-POLICY = MigrationPolicy(verify_window_ms=0)
+POLICY = MigrationPolicy(verify_window_ms=0, retry_for_ms=0)
 OUTAGE_S = 8.0  # longer than a channel's heartbeat lives
 SETTLED_S = 60.0
 LOOK_S = 0.4

@@ -6,6 +6,7 @@ has said what became of the attempt, or its own QEMU died.
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +48,14 @@ Transition = Callable[[Claim, Attempt], tuple[Claim, Attempt]]
 log = structlog.get_logger()
 
 
+@dataclass(slots=True)
+class _Session:
+    """A source's channel, and when all that follows its end has been done."""
+
+    channel: ParallelChannel
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class IncomingMigrations:
     """What a controller and a source may ask of migrations that come."""
 
@@ -69,7 +78,7 @@ class IncomingMigrations:
         self._credentials = credentials
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
-        self._receiving: set[MigrationId] = set()  # those whose channel is open
+        self._receiving: dict[MigrationId, _Session] = {}  # those whose channel is open
         self._resolving: dict[MigrationId, asyncio.Lock] = {}
         self.address = ""
 
@@ -93,6 +102,7 @@ class IncomingMigrations:
 
     async def prepare(self, _peer: SpiffeId, order: IncomingOrder) -> IncomingReady:
         """Start a QEMU that waits for the VM; the same answer when asked again."""
+        await self._supersede(order)
         async with self._vms.lock(order.vm_id):
             if self._journal.find_attempt(order.migration_id) is None:
                 await self._begin(order)
@@ -100,6 +110,21 @@ class IncomingMigrations:
         if attempt.state is not State.PREPARED:
             raise JournalError(f"migration {order.migration_id} is {attempt.state} here")
         return IncomingReady(order.migration_id, self.address, str(self._credentials.identity))
+
+    async def _supersede(self, order: IncomingOrder) -> None:
+        """Its source has given every earlier attempt up, also where that was not heard here: a link can die silently.
+
+        What came of it is kept for the attempt that begins.
+        """
+        for older in self._journal.attempts():
+            if older.vm_id != order.vm_id or older.state is not State.PREPARED or older.epoch >= order.epoch:
+                continue
+            session = self._receiving.get(older.migration_id)
+            if session is not None:
+                session.channel.abort()
+                await session.ended.wait()
+            else:
+                await self._lose(older)
 
     async def _begin(self, order: IncomingOrder) -> None:
         wanted = Attempt(
@@ -182,7 +207,7 @@ class IncomingMigrations:
             ready=lambda: self._ready(attempt),
             run=lambda epoch: self._own(attempt, machine, lambda claim, now: handover.run(claim, now, epoch)),
         )
-        self._receiving.add(attempt.migration_id)
+        receiving = self._receiving[attempt.migration_id] = _Session(channel)
         try:
             await destination.run()
             await self._vms.publish(attempt.vm_id)
@@ -190,7 +215,8 @@ class IncomingMigrations:
             await asyncio.shield(self._broke(attempt.migration_id))
             raise
         finally:
-            self._receiving.discard(attempt.migration_id)
+            del self._receiving[attempt.migration_id]
+            receiving.ended.set()
 
     def _old_image(self, attempt: Attempt, machine: Machine) -> Path | None:
         """RAM that is like what comes: of an earlier stay, of an attempt that broke off, of a VM of the same image."""

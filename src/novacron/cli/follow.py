@@ -49,13 +49,20 @@ def judge(migration: Migration) -> None:
 
 
 def _watch(session: Session, reference: str) -> Found[Migration]:
-    """The migration once it has an outcome, shown on the way."""
+    """The last attempt once it has an outcome, every one shown on the way."""
     with _shown(session) as show:
-        for sight in watch_one(session.client, MIGRATIONS, reference):
-            migration = _present(sight, reference)
-            show(migration, sight.lost)
-            if migration.outcome:
-                return Found(migration, sight.version)
+        end = _watch_attempt(session, reference, show)
+        while end.value.retried_by is not None:
+            end = _watch_attempt(session, end.value.retried_by, show)
+        return end
+
+
+def _watch_attempt(session: Session, reference: str, show: Show) -> Found[Migration]:
+    for sight in watch_one(session.client, MIGRATIONS, reference):
+        migration = _present(sight, reference)
+        show(migration, sight.lost)
+        if migration.outcome:
+            return Found(migration, sight.version)
     raise AssertionError  # watch_one ends only for what is gone
 
 

@@ -23,6 +23,7 @@ DEFAULT = "  [default: the setting migrate."
 @click.option("--level", type=int, help=f"Of compression, 1 to 19.{DEFAULT}compression_level]")
 @click.option("--no-disks", is_flag=True, help="Leave the disks: both sides reach the same ones.")
 @click.option("--verify-window", type=DURATION, help=f"How long a rollback stays possible.{DEFAULT}verify_window_ms]")
+@click.option("--retry-for", type=DURATION, help=f"How long one that broke is begun again.{DEFAULT}retry_for_ms]")
 @click.option("--follow", "follows", is_flag=True, help="Show how it goes, to the end.")
 @in_session
 def command(
@@ -36,12 +37,14 @@ def command(
     level: int | None,
     no_disks: bool,
     verify_window: int | None,
+    retry_for: int | None,
     follows: bool,
 ) -> None:
     """Move a VM to another cluster or node while it runs."""
     flags = {
         "migrate.max_downtime_ms": max_downtime,
         "migrate.verify_window_ms": verify_window,
+        "migrate.retry_for_ms": retry_for,
         "migrate.streams": streams,
         "migrate.compression_level": level,
     }
@@ -53,6 +56,7 @@ def command(
         compression_level=wanted.compression_level,
         verify_window_ms=wanted.verify_window_ms,
         move_disks=not no_disks,
+        retry_for_ms=wanted.retry_for_ms,
     )
     begun = session.client.post(MIGRATIONS.path, Migration, MigrateRequest(vm, to, policy))
     if follows:

@@ -51,11 +51,14 @@ def show(session: Session, migration: str) -> None:
         ("from", f"{value.source_cluster} {value.source_node}"),
         ("to", f"{value.target_cluster} {value.target_node}"),
         ("state", describe(value)),
+        ("attempt", f"{value.attempt}, after {value.retry_of}" if value.retry_of else ""),
+        ("tried again by", value.retried_by or ""),
         ("note", options(value, session.context_flag)),
         ("begun", moment(value.started_at)),
         ("ended", moment(value.ended_at)),
         *(summary_facts(value.summary) if value.summary else ()),
         ("taken over on", f"the word: {value.attestation}" if value.attestation else ""),
+        ("failed for", value.failure),
         ("problem", problem_text(problem.code, problem.cause, problem.next_command) if problem else ""),
     )
     session.output.facts(found, facts)

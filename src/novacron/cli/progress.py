@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from novacron.cli.texts import sizes, span
+from novacron.cli.texts import moment, sizes, span
 from novacron.core.units import format_rate, format_size
 from novacron.protocol.migration import ByteSplit, MigrationSummary
 from novacron.protocol.resources import Migration
 
 COPIED: Final = 0.96  # of the bar is the copying; what follows has a share of its own, so that 100 % means done
 REACHED: Final[Mapping[str, float]] = {
+    "waiting": 0.0,
     "prepare": 0.0,
     "copy": 0.0,
     "switchover": COPIED,
@@ -21,6 +22,7 @@ REACHED: Final[Mapping[str, float]] = {
     "done": 1.0,
 }
 WORDS: Final[Mapping[str, str]] = {
+    "waiting": "waiting",
     "prepare": "getting the other side ready",
     "copy": "copying",
     "switchover": "switching over",
@@ -54,6 +56,10 @@ def describe(migration: Migration) -> str:
     """Phase, round, bytes, rates and what is left, in one line."""
     progress = migration.progress
     parts = [migration.outcome.replace("_", " ") or WORDS.get(migration.phase, migration.phase)]
+    if migration.attempt > 1:
+        parts[0] += f", attempt {migration.attempt}"
+    if migration.phase == "waiting" and not migration.outcome:
+        parts[0] += f" begins at {moment(migration.begins_at)}"
     if progress.round:
         parts[0] += f", round {progress.round}"
     if progress.total_bytes:

@@ -11,20 +11,20 @@ from typing import Final
 import msgspec
 import structlog
 
-from novacron.control import specs
+from novacron.control import attempts, recovery, specs
+from novacron.control.attempts import Wanted
 from novacron.control.errors import NodeUnreachableError
 from novacron.control.kinds import MIGRATIONS, VMS
 from novacron.control.nodes import Nodes
 from novacron.control.sites import Site
 from novacron.core.clock import Clock
 from novacron.core.errors import NovaCronError, RemoteError
-from novacron.core.ids import ClusterId, MigrationId, NodeId, VmId
+from novacron.core.ids import ClusterId, MigrationId
 from novacron.database.database import Database, Transaction
 from novacron.migration.errors import JournalError, MigrationCancelledError, MigrationError
 from novacron.protocol.migration import (
     IncomingOrder,
     IncomingReady,
-    MigrationPolicy,
     MigrationRef,
     MigrationReport,
     OpenRequest,
@@ -32,11 +32,12 @@ from novacron.protocol.migration import (
     OutgoingOrder,
 )
 from novacron.protocol.node import Nothing
-from novacron.protocol.resources import Problem
+from novacron.protocol.resources import Migration, Problem
 from novacron.workflow.definition import Irreversible, Json, Step, StepContext, Workflow
 from novacron.workflow.errors import JobCancelledError
 
 FOLLOW_EVERY_S: Final = 0.2
+LOOK_EVERY_S: Final = 0.5  # while waiting: whether it was cancelled
 PATIENT: Final = 8  # tries of what needs the other cluster: a controller that is started again is back within them
 TAKEN_OVER: Final = "taken_over"
 RETURNED: Final = frozenset({"aborted", "reclaimed", TAKEN_OVER})  # the VM is the source's again
@@ -76,8 +77,13 @@ class MigrateWorkflow:
         )
         return Workflow("migrate", steps)
 
-    async def _begin(self, _: StepContext) -> None:
-        """The records were put down with the job; here is what closes them."""
+    async def _begin(self, context: StepContext) -> None:
+        """The records were put down with the job. An attempt that follows a broken one waits for its time."""
+        job = _Job(context)
+        while (left_s := job.wanted.begins_at - self._clock.now()) > 0:
+            await context.check_cancel()
+            await self._clock.sleep(min(left_s, LOOK_EVERY_S))
+        await context.commit(lambda tx: _leave_waiting(tx, job.migration_id))
 
     async def _open(self, context: StepContext) -> Json:
         """The source's node burns an epoch for this attempt."""
@@ -106,7 +112,7 @@ class MigrateWorkflow:
             source_address=offer.source_address,
             known_state=offer.known_state,
             running=offer.running,
-            node=job.wanted_node,
+            node=job.wanted.wanted_node,
         )
         return _plain(await self._site_of(job.target).admit(order))
 
@@ -218,18 +224,16 @@ class MigrateWorkflow:
 
         def close(tx: Transaction) -> None:
             found = MIGRATIONS.get(tx, job.migration_id).value
-            again = f"novacron migrate {found.vm_name} --to {found.target_cluster} (what had come is not sent again)"
-            problem = Problem(context.error_code, context.error_cause, context.error_next or again)
-            closed = msgspec.structs.replace(
-                found,
-                outcome=outcome,
-                problem=problem if outcome == "failed" else None,
-                ended_at=self._clock.now(),
-            )
-            MIGRATIONS.put(tx, closed, named=False)
+            if found.outcome:
+                return  # the undo is repeated
+            now = self._clock.now()
+            closed = msgspec.structs.replace(found, outcome=outcome, ended_at=now)
             vm = VMS.find(tx, job.vm_id)
             if vm is not None and vm.value.migration_id == job.migration_id:
                 VMS.put(tx, msgspec.structs.replace(vm.value, migration_id=None))
+            if outcome == "failed":
+                closed = _failed(tx, closed, context, job.wanted, now)
+            MIGRATIONS.put(tx, closed, named=False)
 
         await context.commit(close)
 
@@ -238,14 +242,13 @@ class _Job:
     """What a step works with, read from the job's journal."""
 
     def __init__(self, context: StepContext) -> None:
-        given = context.input
+        wanted = self.wanted = Wanted.of(context.input)
         self._results = context.results
-        self.migration_id = MigrationId(given["migration_id"])
-        self.vm_id = VmId(given["vm_id"])
-        self.node_id = NodeId(given["node_id"])
-        self.target = ClusterId(given["target"])
-        self.wanted_node: str = given["wanted_node"]
-        self.policy = msgspec.convert(given["policy"], MigrationPolicy)
+        self.migration_id = wanted.migration_id
+        self.vm_id = wanted.vm_id
+        self.node_id = wanted.node_id
+        self.target = wanted.target
+        self.policy = wanted.policy
         self.ref = MigrationRef(self.migration_id, self.vm_id)
 
     @property
@@ -257,6 +260,24 @@ class _Job:
     def ready(self) -> IncomingReady:
         """What the destination has made ready."""
         return msgspec.convert(self._results["admit"], IncomingReady)
+
+
+def _leave_waiting(tx: Transaction, migration_id: MigrationId) -> None:
+    migration = MIGRATIONS.get(tx, migration_id).value
+    if migration.phase == "waiting":
+        MIGRATIONS.put(tx, msgspec.structs.replace(migration, phase="prepare"), named=False)
+
+
+def _failed(tx: Transaction, closed: Migration, context: StepContext, wanted: Wanted, now: float) -> Migration:
+    """The record of an attempt that broke, and the attempt that follows it, if one does."""
+    closed = msgspec.structs.replace(closed, failure=str(recovery.classify(context.error_code)))
+    again = attempts.follow_up(tx, closed, wanted, now)
+    if again is not None:
+        following = f"novacron migration watch {again.id}"
+    else:
+        following = f"novacron migrate {closed.vm_name} --to {closed.target_cluster} (what had come is not sent again)"
+    problem = Problem(context.error_code, context.error_cause, context.error_next or following)
+    return msgspec.structs.replace(closed, problem=problem, retried_by=again.id if again else None)
 
 
 def _plain(value: msgspec.Struct) -> Json:

@@ -2,23 +2,23 @@
 
 import msgspec
 
+from novacron.control import attempts
 from novacron.control.errors import MigrationRefusedError
-from novacron.control.kinds import MIGRATIONS, NODES, VMS
+from novacron.control.kinds import MIGRATIONS, NODES
+from novacron.control.mirror import OUTGOING
 from novacron.control.nodes import Nodes
 from novacron.control.peers import Peers
 from novacron.core.clock import Clock
 from novacron.core.errors import RemoteError
 from novacron.core.ids import ClusterId, MigrationId, new_id
-from novacron.database.database import Database, Transaction
+from novacron.database.database import Database
 from novacron.migration.errors import NotRollbackableError
 from novacron.protocol.migration import MigrationPolicy, MigrationRef, MigrationReport
 from novacron.protocol.peer import ReturnVm
-from novacron.protocol.resources import Cluster, Migration, Vm
+from novacron.protocol.resources import Cluster, Migration
 from novacron.protocol.rest import MigrateRequest
 from novacron.workflow import journal
 from novacron.workflow.runner import WorkflowRunner
-
-MOVABLE = frozenset({"running", "paused"})
 
 
 class Migrations:
@@ -70,7 +70,7 @@ class Migrations:
     async def cancel(self, reference: str) -> Migration:
         """Give up before the point of no return; after it the node refuses. Harmless when it has ended so."""
         migration = (await self._database.read(lambda tx: MIGRATIONS.get(tx, reference))).value
-        if migration.direction != "outgoing":
+        if migration.direction != OUTGOING:
             raise MigrationRefusedError(
                 f"{migration.source_cluster} runs this migration: cancel it there",
                 next_command=f"novacron migration cancel {migration.id} --context {migration.source_cluster}",
@@ -78,8 +78,16 @@ class Migrations:
         if migration.outcome:
             raise MigrationRefusedError(
                 f"migration {migration.id} has ended: {migration.outcome}",
-                next_command=f"novacron migration show {migration.id}",
+                next_command=f"novacron migration cancel {migration.retried_by}"
+                if migration.retried_by
+                else f"novacron migration show {migration.id}",
             )
+        if migration.phase != "waiting":
+            await self._cancel_at_node(migration)
+        await self._database.write(lambda tx: journal.request_cancel(tx, attempts.job_of(migration.id)))
+        return (await self._database.read(lambda tx: MIGRATIONS.get(tx, reference))).value
+
+    async def _cancel_at_node(self, migration: Migration) -> None:
         node = await self._database.read(lambda tx: NODES.get(tx, migration.source_node))
         ref = MigrationRef(migration.id, migration.vm_id)
         try:
@@ -87,13 +95,11 @@ class Migrations:
         except RemoteError as error:
             if error.code != "migration_unknown":  # it has not come to the node yet
                 raise
-        await self._database.write(lambda tx: journal.request_cancel(tx, job_of(migration.id)))
-        return (await self._database.read(lambda tx: MIGRATIONS.get(tx, reference))).value
 
     async def rollback(self, reference: str) -> Migration:
         """Fetch the VM again within the window; the migration that brings it back. Raises NotRollbackableError."""
         migration = (await self._database.read(lambda tx: MIGRATIONS.get(tx, reference))).value
-        if migration.direction != "outgoing" or migration.phase != "window" or migration.outcome != "succeeded":
+        if migration.direction != OUTGOING or migration.phase != "window" or migration.outcome != "succeeded":
             raise NotRollbackableError(
                 f"migration {migration.id} is not in its rollback window: it is {migration.outcome or 'under way'}"
                 f" (phase {migration.phase})",
@@ -123,51 +129,7 @@ class Migrations:
         node: str,
         policy: MigrationPolicy,
     ) -> Migration:
-        def put(tx: Transaction) -> Migration:
-            found = VMS.get(tx, vm).value
-            _check_movable(found)
-            source = NODES.get(tx, found.node_id or "").value
-            migration = Migration(
-                id=migration_id,
-                vm_id=found.id,
-                vm_name=found.name,
-                source_cluster=self._cluster.name,
-                target_cluster=target_name,
-                direction="outgoing",
-                phase="prepare",
-                source_node=source.name,
-                started_at=self._clock.now(),
-            )
-            MIGRATIONS.put(tx, migration, named=False)
-            VMS.put(tx, msgspec.structs.replace(found, migration_id=migration_id))
-            body = {
-                "migration_id": migration_id,
-                "vm_id": found.id,
-                "node_id": source.id,
-                "target": target,
-                "wanted_node": node,
-                "policy": msgspec.to_builtins(policy),
-            }
-            journal.submit(tx, job_of(migration_id), "migrate", f"/api/v1/migrations/{migration_id}", body)
-            return migration
-
-        migration = await self._database.write(put)
+        order = attempts.Order(migration_id, vm, self._cluster.name, target, target_name, node, policy)
+        begun = await self._database.write(lambda tx: attempts.begin(tx, order, self._clock.now()))
         self.runner.wake()
-        return migration
-
-
-def job_of(migration_id: MigrationId) -> str:
-    """The job that runs a migration."""
-    return migration_id.replace("migration-", "job-", 1)
-
-
-def _check_movable(vm: Vm) -> None:
-    if vm.migration_id is not None:
-        raise MigrationRefusedError(
-            f"VM {vm.name} is migrating", next_command=f"novacron migration watch {vm.migration_id}"
-        )
-    if vm.state not in MOVABLE:
-        raise MigrationRefusedError(
-            f"VM {vm.name} is {vm.state}: only a running or paused VM moves",
-            next_command=f"novacron vm start {vm.name}",
-        )
+        return begun

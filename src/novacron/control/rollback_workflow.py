@@ -59,12 +59,15 @@ class RollbackWorkflow:
         await self._peers.call(peer, "peer.return_vm", request, Migration)
 
     async def _follow(self, context: StepContext) -> None:
-        """Until it has ended; raises what it failed for."""
+        """Until it has ended, attempt by attempt; raises what the last one failed for."""
+        attempt = MigrationId(context.input["migration_id"])
         while True:
-            way_back = await self._look(context)
+            way_back = await self._look(context, attempt)
             if way_back.outcome == "succeeded":
                 return
-            if way_back.outcome:
+            if way_back.retried_by is not None:
+                attempt = way_back.retried_by
+            elif way_back.outcome:
                 problem = way_back.problem
                 raise RemoteError(
                     problem.cause if problem else f"the way back was {way_back.outcome}",
@@ -75,9 +78,9 @@ class RollbackWorkflow:
                 )
             await self._clock.sleep(LOOK_EVERY_S)
 
-    async def _look(self, context: StepContext) -> Migration:
+    async def _look(self, context: StepContext, attempt: MigrationId) -> Migration:
         given = context.input
-        ref = MigrationRef(MigrationId(given["migration_id"]), VmId(given["vm_id"]))
+        ref = MigrationRef(attempt, VmId(given["vm_id"]))
         if given["holder"] == self._own:
             return (await self._database.read(lambda tx: MIGRATIONS.get(tx, ref.migration_id))).value
         peer = await self._peers.get(given["holder"])

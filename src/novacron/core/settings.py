@@ -72,6 +72,7 @@ class MigrateSettings(Struct, frozen=True):
     verify_window_ms: Annotated[int, Meta(ge=0)] = 30_000  # how long a rollback stays possible
     streams: Annotated[int, Meta(ge=1, le=16)] = 2
     compression_level: Annotated[int, Meta(ge=1, le=19)] = 1
+    retry_for_ms: Annotated[int, Meta(ge=0)] = 3_600_000  # how long one that broke is begun again
 
 
 class Settings(Struct, frozen=True):

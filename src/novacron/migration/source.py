@@ -16,6 +16,7 @@ from typing import Final
 from novacron.content.digest import KEY_BYTES
 from novacron.content.pages import PageEncoder
 from novacron.core.clock import Clock
+from novacron.core.errors import NovaCronError, RemoteError
 from novacron.core.ids import MigrationId, VmId
 from novacron.core.units import PAGE_BYTES
 from novacron.hypervisor.driver import Machine
@@ -273,8 +274,7 @@ class Source:
             elif kind == FrameType.KNOWN and not self._answer(FrameType.ANSWER).done():
                 self._known.add(unpack(body, Known))
             elif kind == FrameType.FAILED:
-                failed = unpack(body, Failed)
-                raise MigrationError(f"the destination gave up: {failed.cause}")
+                raise _gave_up(unpack(body, Failed))
             elif kind in FrameType.__members__.values():
                 answer = self._answer(FrameType(kind))
                 if answer.done():
@@ -294,6 +294,16 @@ class Source:
                 return await asyncio.shield(self._answer(kind))
         except TimeoutError:
             raise MigrationError(f"the destination did not say {kind.name} within {timeout_s:.0f} s") from None
+
+
+def _gave_up(failed: Failed) -> NovaCronError:
+    """The destination's error, under its own code."""
+    return RemoteError(
+        f"the destination gave up: {failed.cause}",
+        code=failed.code,
+        exit_code=MigrationError.exit_code,
+        http_status=MigrationError.http_status,
+    )
 
 
 def _shadow(image: Path | None, ram_bytes: int) -> mmap.mmap:

@@ -3,14 +3,15 @@
 ``epoch`` is the owner epoch that this attempt burned: it only grows, and a message of an older one is refused.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from novacron.core.ids import MigrationId, VmId
 from novacron.protocol.vm import VmSpec
 
 PHASES: Final = (
+    "waiting",  # an attempt before this one broke; this one begins after a while
     "prepare",  # the destination is being started; the source owns and runs
     "copy",  # disks, then RAM by rounds; the source runs
     "switchover",  # the source is paused; the last pages, blocks and the device state move
@@ -25,12 +26,13 @@ PHASES: Final = (
 class MigrationPolicy(Struct, frozen=True):
     """How a migration may go about its work."""
 
-    max_downtime_ms: int = 300
-    bandwidth_bytes_s: int | None = None  # None: as much as the link gives
-    streams: int = 2
-    compression_level: int = 1
-    verify_window_ms: int = 30_000
+    max_downtime_ms: Annotated[int, Meta(ge=1)] = 300
+    bandwidth_bytes_s: Annotated[int, Meta(ge=1)] | None = None  # None: as much as the link gives
+    streams: Annotated[int, Meta(ge=1, le=16)] = 2
+    compression_level: Annotated[int, Meta(ge=1, le=19)] = 1
+    verify_window_ms: Annotated[int, Meta(ge=0)] = 30_000
     move_disks: bool = True
+    retry_for_ms: Annotated[int, Meta(ge=0)] = 3_600_000  # how long after its start another attempt may begin
 
 
 class ByteSplit(Struct, frozen=True):

@@ -65,7 +65,7 @@ class Vm(Struct, frozen=True):
 
 
 class Migration(Struct, frozen=True):
-    """One move of one VM, from its request to the release of what it left behind."""
+    """One attempt to move one VM, from its request to the release of what it left behind."""
 
     id: MigrationId
     vm_id: VmId
@@ -74,6 +74,10 @@ class Migration(Struct, frozen=True):
     target_cluster: str
     direction: str  # outgoing or incoming, seen from this cluster
     phase: str  # see protocol.migration.PHASES
+    attempt: int = 1
+    retry_of: MigrationId | None = None  # the attempt before
+    retried_by: MigrationId | None = None  # the one after
+    begins_at: float = 0.0  # of a phase "waiting"
     epoch: int = 0
     source_node: str = ""
     target_node: str = ""
@@ -81,6 +85,7 @@ class Migration(Struct, frozen=True):
     progress: MigrationProgress = field(default_factory=MigrationProgress)
     summary: MigrationSummary | None = None
     problem: Problem | None = None
+    failure: str = ""  # what it failed for: link, peer, room, io, version, other
     started_at: float = 0.0
     ended_at: float = 0.0
     attestation: str = ""  # an operator's word that the other side is fenced, by which the VM was taken over

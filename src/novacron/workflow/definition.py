@@ -26,6 +26,10 @@ class StepContext(Protocol):
         """Write to the cluster's database, unless another process has taken this job over (LeaseLostError)."""
         ...
 
+    async def check_cancel(self) -> None:
+        """For a step that only waits: raises JobCancelledError when somebody has asked for the end."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Irreversible:

@@ -50,6 +50,10 @@ class _Context:
 
         return await self._database.write(fenced)
 
+    async def check_cancel(self) -> None:
+        if (await self._database.read(lambda tx: journal.get(tx, self.job_id))).cancel:
+            raise JobCancelledError("it was cancelled")
+
 
 class WorkflowRunner:
     """Use as an async context manager; leaving it stops where it is, and another runner goes on."""
@@ -131,7 +135,8 @@ class WorkflowRunner:
             step = workflow.steps[job.step]
             passed = any(s.point_of_no_return for s in workflow.steps[: job.step])
             try:
-                await self._check_cancel(job, passed=passed)
+                if not passed:
+                    await _Context(self._database, job).check_cancel()
                 await self._save(job, "begin", step.name)
                 result = await self._try(step, job, forever=passed)
             except NovaCronError as error:
@@ -158,10 +163,6 @@ class WorkflowRunner:
             await self._save(job, "undone", step.name)
         state = CANCELLED if job.body.error_code == JobCancelledError.code else FAILED
         await self._save(msgspec.structs.replace(job, state=state), state, "")
-
-    async def _check_cancel(self, job: JobRecord, *, passed: bool) -> None:
-        if not passed and (await self._database.read(lambda tx: journal.get(tx, job.id))).cancel:
-            raise JobCancelledError("it was cancelled")
 
     async def _try(self, step: Step, job: JobRecord, *, forever: bool) -> Json | None:
         return await self._retry(step.do, job, attempts=None if forever else step.attempts)

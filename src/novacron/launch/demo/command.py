@@ -34,7 +34,6 @@ from novacron.launch.stock.contender import CONTENDERS
 from novacron.launch.stock.race import Entry, StockResult, race
 
 SITES: Final = ("site-a", "site-b")
-TRIES: Final = 3  # somebody may pull the plug of any of its processes
 GIVE_UP_FACTOR: Final = 5  # how many times as long as NovaCron's whole move a peer's RAM may take
 
 
@@ -83,10 +82,10 @@ async def _journey(a: DemoSite, b: DemoSite, guest: GuestFiles, seed: int, story
     story.say("site-b has joined by invitation of site-a; a guest is made at site-a and begins to work")
     await settle_in(a, guest, seed)
     with story.trip(a.name, b.name) as watch:
-        there = await travel(a, b, POLICY, watch, tries=TRIES, tell=story.say)
+        there = await travel(a, b, POLICY, watch, tell=story.say)
     story.arrived(there)
     with story.trip(b.name, a.name) as watch:
-        back = await travel(b, a, POLICY, watch, tries=TRIES, tell=story.say)
+        back = await travel(b, a, POLICY, watch, tell=story.say)
     story.arrived(back)
     return there, back
 

@@ -97,22 +97,18 @@ async def travel(
     target: DemoSite,
     policy: MigrationPolicy,
     watch: Watch,
-    *,
-    tries: int = 1,
     tell: Tell = lambda _: None,
 ) -> Trip:
-    """Move the VM and let the guest verify itself; raises UnverifiedError, or what the migration failed for.
+    """Move the VM and let the guest verify itself; raises UnverifiedError, or what the last attempt failed for.
 
-    A migration that failed has left the guest where it was. That is told, and it is tried again: ``tries`` in all.
+    An attempt that breaks leaves the guest where it was. That is told, and the next one is followed.
     """
-    for left in reversed(range(tries)):
-        migration = await asyncio.to_thread(_migrate, source.client, target.name, policy, watch)
-        if migration.outcome == "succeeded":
-            break
-        failure = _failed(migration)
-        if not left:
-            raise failure
-        tell(f"{failure.cause}; the guest goes on at {source.name}, and it is tried again")
+    migration = await asyncio.to_thread(_migrate, source.client, target.name, policy, watch)
+    while migration.retried_by is not None:
+        tell(f"{_failed(migration).cause}; the guest goes on at {source.name}, and it is tried again")
+        migration = await asyncio.to_thread(_follow, source.client, migration.retried_by, watch)
+    if migration.outcome != "succeeded":
+        raise _failed(migration)
     await asyncio.to_thread(_arrived, target.client)
     async with workload_console(target.url, target.token, VM) as console:
         found = await console.check(migration.id)
@@ -152,7 +148,11 @@ def _create(client: Client, request: VmRequest) -> Vm:
 
 def _migrate(client: Client, target: str, policy: MigrationPolicy, watch: Watch) -> Migration:
     begun = client.post("/migrations", Migration, MigrateRequest(VM, target, policy))
-    for sight in watch_one(client, MIGRATIONS, begun.value.id):
+    return _follow(client, begun.value.id, watch)
+
+
+def _follow(client: Client, attempt: str, watch: Watch) -> Migration:
+    for sight in watch_one(client, MIGRATIONS, attempt):
         if sight.value is None or sight.lost:
             continue
         watch(sight.value)

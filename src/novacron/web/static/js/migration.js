@@ -3,7 +3,7 @@
 import { bar } from "./bar.js";
 import { chart } from "./chart.js";
 import { element, write } from "./element.js";
-import { rate, size, span } from "./figures.js";
+import { moment, rate, size, span } from "./figures.js";
 import { split } from "./split.js";
 import { PHASES, track } from "./track.js";
 
@@ -77,7 +77,7 @@ export function card(first, act) {
       write_facts(facts(migration));
       bytes.update((migration.summary ?? migration.progress).split);
       rates.update(migration);
-      write(note, migration.progress.note);
+      write(note, migration.phase === "waiting" ? `attempt ${migration.attempt} begins at ${moment(migration.begins_at)}` : migration.progress.note);
     },
   };
 }

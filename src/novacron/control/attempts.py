@@ -1,0 +1,135 @@
+"""Attempts at a migration: the first one, and the next one when an attempt broke for a reason that passes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import msgspec
+from msgspec import Struct
+
+from novacron.control import recovery
+from novacron.control.errors import MigrationRefusedError
+from novacron.control.kinds import MIGRATIONS, NODES, VMS
+from novacron.control.mirror import OUTGOING
+from novacron.core.ids import ClusterId, MigrationId, NodeId, VmId, new_id
+from novacron.database.database import Transaction
+from novacron.protocol.migration import MigrationPolicy
+from novacron.protocol.resources import Migration, Vm
+from novacron.workflow import journal
+
+MOVABLE: Final = frozenset({"running", "paused"})
+
+
+class Wanted(Struct, frozen=True):
+    """Input of the job that runs one attempt."""
+
+    migration_id: MigrationId
+    vm_id: VmId
+    node_id: NodeId
+    target: ClusterId
+    wanted_node: str
+    policy: MigrationPolicy
+    attempt: int = 1
+    begins_at: float = 0.0
+    give_up_at: float = 0.0  # no attempt begins later
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """As the job keeps it."""
+        return msgspec.convert(given, cls)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What somebody asks for: a VM, and where it shall go."""
+
+    migration_id: MigrationId
+    vm: str  # name or id
+    source_cluster: str
+    target: ClusterId
+    target_cluster: str
+    wanted_node: str
+    policy: MigrationPolicy
+
+
+def begin(tx: Transaction, order: Order, now: float) -> Migration:
+    """Put down the first attempt and its job; raises MigrationRefusedError, ResourceUnknownError."""
+    vm = VMS.get(tx, order.vm).value
+    _check_movable(vm)
+    source = NODES.get(tx, vm.node_id or "").value
+    migration = Migration(
+        id=order.migration_id,
+        vm_id=vm.id,
+        vm_name=vm.name,
+        source_cluster=order.source_cluster,
+        target_cluster=order.target_cluster,
+        direction=OUTGOING,
+        phase="prepare",
+        source_node=source.name,
+        started_at=now,
+    )
+    wanted = Wanted(
+        migration_id=order.migration_id,
+        vm_id=vm.id,
+        node_id=source.id,
+        target=order.target,
+        wanted_node=order.wanted_node,
+        policy=order.policy,
+        begins_at=now,
+        give_up_at=now + order.policy.retry_for_ms / 1000,
+    )
+    return _put(tx, vm, migration, wanted)
+
+
+def follow_up(tx: Transaction, broken: Migration, wanted: Wanted, now: float) -> Migration | None:
+    """Put down the attempt after one that broke; None when it is not worth one, or its time is over."""
+    wait_s = recovery.wait_s(recovery.Failure(broken.failure), wanted.attempt)
+    vm = VMS.find(tx, wanted.vm_id)
+    if wait_s is None or now + wait_s > wanted.give_up_at or vm is None or vm.value.migration_id is not None:
+        return None
+    again = msgspec.structs.replace(
+        wanted,
+        migration_id=MigrationId(new_id("migration")),
+        attempt=wanted.attempt + 1,
+        begins_at=now + wait_s,
+    )
+    waiting = Migration(
+        id=again.migration_id,
+        vm_id=broken.vm_id,
+        vm_name=broken.vm_name,
+        source_cluster=broken.source_cluster,
+        target_cluster=broken.target_cluster,
+        direction=OUTGOING,
+        phase="waiting",
+        attempt=again.attempt,
+        retry_of=broken.id,
+        begins_at=again.begins_at,
+        source_node=broken.source_node,
+        started_at=now,
+    )
+    return _put(tx, vm.value, waiting, again)
+
+
+def job_of(migration_id: MigrationId) -> str:
+    """The job that runs an attempt."""
+    return migration_id.replace("migration-", "job-", 1)
+
+
+def _put(tx: Transaction, vm: Vm, migration: Migration, wanted: Wanted) -> Migration:
+    MIGRATIONS.put(tx, migration, named=False)
+    VMS.put(tx, msgspec.structs.replace(vm, migration_id=migration.id))
+    subject = f"/api/v1/migrations/{migration.id}"
+    journal.submit(tx, job_of(migration.id), "migrate", subject, msgspec.to_builtins(wanted))
+    return migration
+
+
+def _check_movable(vm: Vm) -> None:
+    if vm.migration_id is not None:
+        raise MigrationRefusedError(
+            f"VM {vm.name} is migrating", next_command=f"novacron migration watch {vm.migration_id}"
+        )
+    if vm.state not in MOVABLE:
+        raise MigrationRefusedError(
+            f"VM {vm.name} is {vm.state}: only a running or paused VM moves",
+            next_command=f"novacron vm start {vm.name}",
+        )

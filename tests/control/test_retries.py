@@ -1,0 +1,112 @@
+"""An attempt that breaks for a reason that passes is followed by another one, until its time is over."""
+
+import msgspec
+import pytest
+
+from novacron.control.kinds import MIGRATIONS, VMS
+from novacron.control.recovery import Failure, classify, wait_s
+from novacron.core.errors import NovaCronError
+from novacron.core.ids import MigrationId, new_id
+from novacron.hypervisor.errors import NoRoomError, QmpError
+from novacron.migration.errors import ConfigurationDiffersError
+from novacron.migration.handover import State
+from novacron.protocol.migration import IncomingOrder, MigrationPolicy
+from novacron.wire.errors import ConnectionBrokenError
+from support.clusters import in_memory, two_clusters
+
+SLOW = MigrationPolicy(bandwidth_bytes_s=500, verify_window_ms=0)
+
+
+async def broken(a, b):
+    """A migration that broke because the destination's node went away in the middle of it."""
+    move = await a.migrate("demo", "site-b", SLOW)
+    await a.until(MIGRATIONS, move.id, lambda found: found.phase == "copy")
+    await b.stop_node("node-1")
+    return await a.ended(move.id)
+
+
+async def test_a_migration_that_broke_is_tried_again_and_arrives(short_dir):
+    async with two_clusters(short_dir, in_memory()) as (a, b):
+        await a.boot_small()
+        first = await broken(a, b)
+        assert (first.outcome, first.failure, first.attempt) == ("failed", "link", 1)
+        assert first.problem.next_command == f"novacron migration watch {first.retried_by}"
+        await b.start_node("node-1")
+        last = await a.ended(first.retried_by)
+        while last.retried_by is not None:
+            last = await a.ended(last.retried_by)
+        assert last.outcome == "succeeded"
+        assert last.attempt > 1
+        await b.until(VMS, "demo", lambda found: found.state == "running")
+        async with b.console("demo") as guest:
+            found = await guest.check("there")
+        assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
+
+
+async def test_an_attempt_that_waits_is_cancelled_and_no_other_follows(short_dir):
+    async with two_clusters(short_dir, in_memory()) as (a, b):
+        await a.boot_small()
+        first = await broken(a, b)
+        with pytest.raises(NovaCronError, match="has ended") as refused:
+            await a.controller.migrations.cancel(first.id)
+        assert refused.value.next_command == f"novacron migration cancel {first.retried_by}"
+        await a.controller.migrations.cancel(first.retried_by)
+        second = await a.ended(first.retried_by)
+        assert (second.outcome, second.retry_of, second.retried_by) == ("cancelled", first.id, None)
+        vm = await a.until(VMS, "demo", lambda found: found.migration_id is None)
+        assert vm.state == "running"
+
+
+async def test_a_controller_that_is_started_again_goes_on_with_the_next_attempt(short_dir):
+    async with two_clusters(short_dir, in_memory()) as (a, b):
+        await a.boot_small()
+        first = await broken(a, b)
+        await a.stop_controller()
+        await b.start_node("node-1")
+        await a.start_controller()
+        last = await a.ended(first.retried_by)
+        while last.retried_by is not None:
+            last = await a.ended(last.retried_by)
+        assert last.outcome == "succeeded"
+
+
+async def test_an_attempt_that_begins_ends_the_one_that_its_source_gave_up(short_dir):
+    async with two_clusters(short_dir, in_memory()) as (a, b):
+        await a.boot_small()
+        move = await a.migrate("demo", "site-b", msgspec.structs.replace(SLOW, retry_for_ms=0))
+        await a.until(MIGRATIONS, move.id, lambda found: found.phase == "copy")
+        agent = b.agents["node-1"][0]
+        older = agent._journal.attempt(move.id)
+        order = IncomingOrder(
+            migration_id=MigrationId(new_id("migration")),
+            vm_id=older.vm_id,
+            epoch=older.epoch + 1,
+            spec=a.agents["node-1"][0]._driver.spec(older.vm_id),
+            source_node=older.peer_node,
+            source_address=older.peer_address,
+        )
+        await agent._incoming.prepare(None, order)
+        assert agent._journal.attempt(move.id).state is State.LOST
+        begun = agent._journal.attempt(order.migration_id)
+        assert (begun.state, begun.disks_filled) == (State.PREPARED, True)  # what had come is there for it
+        assert (await a.ended(move.id)).outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (ConnectionBrokenError, Failure.LINK),
+        (NoRoomError, Failure.ROOM),
+        (QmpError, Failure.IO),
+        (ConfigurationDiffersError, Failure.VERSION),
+        (NovaCronError, Failure.OTHER),
+    ],
+)
+def test_failures_have_classes(error, failure):
+    assert classify(error.code) is failure
+
+
+def test_waits_double_up_to_a_longest_one():
+    assert [wait_s(Failure.LINK, attempt) for attempt in (1, 2, 3, 7, 1000)] == [1, 2, 4, 60, 60]
+    assert [wait_s(Failure.IO, attempt) for attempt in (1, 2)] == [5, None]
+    assert wait_s(Failure.ROOM, 1) is None

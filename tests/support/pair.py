@@ -14,6 +14,7 @@ from novacron.hypervisor.spec import DiskSpec, KernelBoot, VmSpec
 from novacron.launch.guest.console import WorkloadConsole
 from novacron.migration.destination import Destination, Incoming
 from novacron.migration.meter import Meter
+from novacron.migration.recovery import take_back
 from novacron.migration.source import Outgoing, Source
 from novacron.protocol.migration import MigrationPolicy, MigrationSummary
 from novacron.wire.authority import ClusterAuthority, csr_for, new_key
@@ -56,6 +57,7 @@ class Arrival:
     source: Source
     ram: Path
     journal: list[str] = field(default_factory=list)
+    note: str = ""  # the meter's last
 
 
 class Pair:
@@ -126,10 +128,15 @@ class Pair:
         )
         try:
             channel = await open_channel(
-                server.address, self.credentials("source"), SpiffeId("site-a", "node", to), migration
+                server.address,
+                self.credentials("source"),
+                SpiffeId("site-a", "node", to),
+                migration,
+                rate_bytes_s=outgoing.policy.bandwidth_bytes_s,
             )
             async with channel:
-                source = Source(outgoing, channel, Meter(CLOCK), CLOCK, lambda: _note(journal, "commit"))
+                meter = Meter(CLOCK)
+                source = Source(outgoing, channel, meter, CLOCK, lambda: _note(journal, "commit"))
                 summary = await source.run()
             await ended
         finally:
@@ -137,7 +144,11 @@ class Pair:
             if ended.done():
                 ended.exception()
         await driver.settle_incoming(target)
-        return Arrival(target, summary, source, ram, journal)
+        return Arrival(target, summary, source, ram, journal, meter.note)
+
+    async def take_back(self, machine: Machine) -> None:
+        """What an agent does with a VM whose migration was given up."""
+        await take_back(machine, CLOCK, running=True)
 
 
 async def _note(journal: list[str], what: str) -> None:

@@ -17,6 +17,16 @@ DEFAULT = "  [default: the setting migrate."
 @click.command("migrate")
 @click.argument("vm")
 @click.option("--to", required=True, metavar="CLUSTER[/NODE]", help="/NODE alone: another node of the same cluster.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["stream", "cold"]),
+    help=f"stream: it runs meanwhile; cold: it stands still while its memory moves.{DEFAULT}strategy]",
+)
+@click.option(
+    "--when-busy",
+    type=click.Choice(["wait", "throttle", "stop"]),
+    help=f"What to do about a guest that outruns the link.{DEFAULT}when_busy]",
+)
 @click.option("--max-downtime", type=DURATION, help=f"How long the guest may stand still.{DEFAULT}max_downtime_ms]")
 @click.option("--bandwidth", type=RATE, help="At most this much of the link, for example 200Mbit/s.")
 @click.option("--streams", type=int, help=f"Connections.{DEFAULT}streams]")
@@ -31,6 +41,8 @@ def command(
     vm: str,
     *,
     to: str,
+    strategy: str | None,
+    when_busy: str | None,
     max_downtime: int | None,
     bandwidth: int | None,
     streams: int | None,
@@ -42,6 +54,8 @@ def command(
 ) -> None:
     """Move a VM to another cluster or node while it runs."""
     flags = {
+        "migrate.strategy": strategy,
+        "migrate.when_busy": when_busy,
         "migrate.max_downtime_ms": max_downtime,
         "migrate.verify_window_ms": verify_window,
         "migrate.retry_for_ms": retry_for,
@@ -50,6 +64,8 @@ def command(
     }
     wanted = load(flags=flags).settings.migrate
     policy = MigrationPolicy(
+        strategy=wanted.strategy,
+        when_busy=wanted.when_busy,
         max_downtime_ms=wanted.max_downtime_ms,
         bandwidth_bytes_s=bandwidth,
         streams=wanted.streams,

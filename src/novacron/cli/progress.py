@@ -76,6 +76,8 @@ def _rates(migration: Migration) -> list[str]:
         parts.append(f"{format_rate(progress.wire_rate_bytes_s)} on the link")
     if progress.dirty_rate_bytes_s:
         parts.append(f"guest dirties {format_rate(progress.dirty_rate_bytes_s)}")
+    if progress.throttle_percent:
+        parts.append(f"its CPUs are throttled by {progress.throttle_percent}%")
     if progress.eta_ms is not None and progress.converging is not False:
         parts.append(f"{span(progress.eta_ms)} left")
     return parts

@@ -57,6 +57,7 @@ class MigrationStatus:
     dirty_pages_s: int = 0
     rounds: int = 0
     downtime_ms: int = 0
+    throttle_percent: int = 0  # of CPU time taken from the guest
     error: str = ""
 
 
@@ -131,8 +132,11 @@ class Machine(Protocol):
 
     # moving out
 
-    async def prepare_outgoing(self) -> None:
-        """Set what a safe hand-over needs (return path, late activation, a stop before the switchover)."""
+    async def prepare_outgoing(self, *, throttle: bool = False) -> None:
+        """Set what a safe hand-over needs (return path, late activation, a stop before the switchover).
+
+        With ``throttle`` a guest that outruns the link is given less and less CPU time until it does not.
+        """
         ...
 
     async def migrate(self, socket: Path, *, downtime_ms: int) -> None:

@@ -23,6 +23,7 @@ class Meter:
     planned_bytes: int = 0  # guest bytes that have to be dealt with, as known now
     dirty_rate_bytes_s: float = 0.0
     rtt_ms: float = 0.0
+    throttle_percent: int = 0
     note: str = ""
     ram: Traffic = field(default_factory=Traffic)
     disk: Traffic = field(default_factory=Traffic)
@@ -32,7 +33,8 @@ class Meter:
     _started_at: float = field(init=False)
     _content: Throughput = field(default_factory=lambda: Throughput(RATE_WINDOW_S))
     _wire: Throughput = field(default_factory=lambda: Throughput(RATE_WINDOW_S))
-    _converging: bool | None = None
+    converging: bool | None = None
+    _held: bool = False
 
     def __post_init__(self) -> None:
         self._started_at = self.clock.monotonic()
@@ -59,19 +61,27 @@ class Meter:
     def judge(self, *, round_number: int, remaining_bytes: int, bandwidth_bytes_s: float, downtime_ms: int) -> None:
         """Say whether the rounds shrink: from the third on, a guest that outruns the link is named."""
         self.round = round_number
+        if self._held:
+            return
         if round_number < JUDGED_AFTER_ROUNDS or bandwidth_bytes_s <= 0:
             return
         fits = remaining_bytes <= bandwidth_bytes_s * downtime_ms / 1000
-        self._converging = fits or self.dirty_rate_bytes_s < bandwidth_bytes_s
+        self.converging = fits or self.dirty_rate_bytes_s < bandwidth_bytes_s
         self.note = (
             ""
-            if self._converging
+            if self.converging
             else (
                 f"will not converge at this rate: the guest dirties {format_rate(self.dirty_rate_bytes_s)}, "
-                f"{format_rate(bandwidth_bytes_s)} of its memory gets through; wait for a calmer moment, "
-                "allow a longer --max-downtime, or cancel"
+                f"{format_rate(bandwidth_bytes_s)} of its memory gets through; wait for a calmer moment, or cancel it "
+                "and allow more: --max-downtime, --when-busy throttle, --when-busy stop"
             )
         )
+
+    def hold(self, why: str) -> None:
+        """The guest stands still from now on: there is nothing to be judged any more."""
+        self._held = True
+        self.converging = True
+        self.note = why
 
     def progress(self) -> MigrationProgress:
         """What is known now."""
@@ -95,7 +105,8 @@ class Meter:
             eta_ms=0 if settled else self._eta_ms(left),
             wire_bytes=self.wire_bytes,
             rtt_ms=self.rtt_ms,
-            converging=True if settled else self._converging,
+            throttle_percent=self.throttle_percent,
+            converging=True if settled else self.converging,
             note=self.note,
             split=total.split(),
         )

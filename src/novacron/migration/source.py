@@ -148,17 +148,27 @@ class Source:
         """The disks, while the guest goes on writing to them; then what it wrote meanwhile."""
         self._meter.phase = "copy"
         self._meter.plan(self._spec.memory_bytes)
-        await self._machine.prepare_outgoing()
+        await self._machine.prepare_outgoing(throttle=self._out.policy.when_busy == "throttle")
         await self._disks.copy()
         await self._disks.round()
 
     async def _rounds(self) -> None:
         """QEMU sends RAM in rounds until what is left fits into the downtime, then it stops the guest; disks beside."""
         downtime_ms = max(MIN_DOWNTIME_MS, self._out.policy.max_downtime_ms - OVERHEAD_MS)
+        if self._out.policy.strategy == "cold":
+            await self._stand_still("as was asked for, the guest stands still while its memory moves")
         await self._machine.migrate(self._out.socket, downtime_ms=downtime_ms)
         while not await self._watch.reach("pre-switchover", within_s=DISK_ROUND_EVERY_S):
             await self._disks.round()
             await self._look(downtime_ms)
+            if self._meter.converging is False and self._out.policy.when_busy == "stop":
+                await self._stand_still("it outran the link: the guest stands still while the rest moves")
+
+    async def _stand_still(self, why: str) -> None:
+        """Hold the guest: what is left of it moves once. Whoever takes the VM back lets it run again."""
+        if self._watch.stopped_at is None:
+            await self._machine.pause()
+            self._meter.hold(why)
 
     async def _look(self, downtime_ms: int) -> None:
         """Bring the figures up to date."""
@@ -166,6 +176,7 @@ class Source:
         self._meter.rtt_ms = self._channel.rtt_ms
         self._meter.plan(status.remaining_bytes)
         self._meter.dirty_rate_bytes_s = status.dirty_pages_s * 4096.0
+        self._meter.throttle_percent = status.throttle_percent
         self._meter.judge(
             round_number=self._watch.rounds,
             remaining_bytes=status.remaining_bytes,

@@ -3,7 +3,7 @@
 ``epoch`` is the owner epoch that this attempt burned: it only grows, and a message of an older one is refused.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
@@ -23,9 +23,20 @@ PHASES: Final = (
 )
 
 
-class MigrationPolicy(Struct, frozen=True):
-    """How a migration may go about its work."""
+Strategy = Literal["stream", "cold"]
+WhenBusy = Literal["wait", "throttle", "stop"]
 
+
+class MigrationPolicy(Struct, frozen=True):
+    """How a migration may go about its work.
+
+    ``strategy`` ``stream``: the guest runs while it is copied. ``cold``: it stands still while its memory is, so each
+    page moves once. ``when_busy`` is what happens to a guest that changes its memory faster than the link takes it:
+    ``wait`` for a calmer moment, ``throttle`` its CPUs, ``stop`` it until the rest has moved.
+    """
+
+    strategy: Strategy = "stream"
+    when_busy: WhenBusy = "wait"
     max_downtime_ms: Annotated[int, Meta(ge=1)] = 300
     bandwidth_bytes_s: Annotated[int, Meta(ge=1)] | None = None  # None: as much as the link gives
     streams: Annotated[int, Meta(ge=1, le=16)] = 2
@@ -62,6 +73,7 @@ class MigrationProgress(Struct, frozen=True):
     eta_ms: int | None = None
     wire_bytes: int = 0
     rtt_ms: float = 0.0
+    throttle_percent: int = 0  # of CPU time taken from the guest, so that it converges
     converging: bool | None = None
     note: str = ""
     split: ByteSplit = field(default_factory=ByteSplit)

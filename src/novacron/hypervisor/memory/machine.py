@@ -162,7 +162,7 @@ class MemoryMachine:
             self._servers.append(await asyncio.start_unix_server(self._accept_console, self._console))
         return self._console
 
-    async def prepare_outgoing(self) -> None:
+    async def prepare_outgoing(self, *, throttle: bool = False) -> None:  # noqa: ARG002 - these guests outrun nothing
         """It is always ready to leave."""
         self._must_live()
 
@@ -186,7 +186,7 @@ class MemoryMachine:
         self._must_live()
         self._look()
         left = len(self._guest.dirty) * PAGE_BYTES if self._out.status == "active" else 0
-        return MigrationStatus(self._out.status, left, 0, self._out.rounds, 0, self._out.error)
+        return MigrationStatus(self._out.status, left, 0, self._out.rounds, error=self._out.error)
 
     async def continue_migration(self) -> None:
         """Go on from ``pre-switchover``."""

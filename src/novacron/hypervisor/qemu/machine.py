@@ -127,9 +127,9 @@ class QemuMachine:
         """The socket of its serial console."""
         return self.run_dir / "console"
 
-    async def prepare_outgoing(self) -> None:
+    async def prepare_outgoing(self, *, throttle: bool = False) -> None:
         """Capabilities of a safe hand-over; no bandwidth limit of QEMU's own."""
-        await self._capabilities(*_CAPABILITIES, "pause-before-switchover")
+        await self._capabilities(*_CAPABILITIES, "pause-before-switchover", **{"auto-converge": throttle})
         await self.qmp("migrate-set-parameters", max_bandwidth=MAX_BANDWIDTH)
 
     async def migrate(self, socket: Path, *, downtime_ms: int) -> None:
@@ -151,6 +151,7 @@ class QemuMachine:
             ram.get("dirty-pages-rate", 0),
             ram.get("dirty-sync-count", 0),
             answer.get("downtime", 0),
+            answer.get("cpu-throttle-percentage", 0),
             answer.get("error-desc", ""),
         )
 
@@ -262,8 +263,9 @@ class QemuMachine:
         if actions:
             await self.qmp("transaction", actions=actions)
 
-    async def _capabilities(self, *names: str) -> None:
-        wanted = [{"capability": name, "state": True} for name in names]
+    async def _capabilities(self, *names: str, **states: bool) -> None:
+        states = {**dict.fromkeys(names, True), **states}
+        wanted = [{"capability": name, "state": state} for name, state in states.items()]
         await self.qmp("migrate-set-capabilities", capabilities=wanted)
 
 

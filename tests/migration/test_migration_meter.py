@@ -24,15 +24,26 @@ async def test_what_is_left_is_told_by_the_rate_of_the_copying_alone():
 
 async def test_a_guest_that_outruns_the_link_is_named_from_the_third_round_on():
     meter = Meter(ManualClock(), phase="copy", dirty_rate_bytes_s=40e6)
-    told = {"remaining_bytes": 50_000_000, "bandwidth_bytes_s": 20e6, "downtime_ms": 300}
-    meter.judge(round_number=2, **told)
+    told = {"bandwidth_bytes_s": 20e6, "downtime_ms": 300}
+    meter.judge(round_number=2, remaining_bytes=60_000_000, **told)
     assert (meter.progress().converging, meter.note) == (None, "")
-    meter.judge(round_number=3, **told)
+    meter.judge(round_number=3, remaining_bytes=50_000_000, **told)
     assert meter.progress().converging is False
     assert "will not converge at this rate" in meter.progress().note
     meter.dirty_rate_bytes_s = 1e6
-    meter.judge(round_number=4, **told)
+    meter.judge(round_number=4, remaining_bytes=30_000_000, **told)
     assert (meter.progress().converging, meter.note) == (True, "")
+
+
+async def test_a_guest_that_dirties_the_same_pages_ever_again_is_named_too():
+    meter = Meter(ManualClock(), phase="copy", dirty_rate_bytes_s=10e6)  # as a long round shows it
+    told = {"bandwidth_bytes_s": 20e6, "downtime_ms": 300}
+    for number in (1, 2, 3):
+        meter.judge(round_number=number, remaining_bytes=32_000_000, **told)
+    meter.judge(round_number=3, remaining_bytes=8_000_000, **told)  # later in the same round
+    assert meter.converging is False
+    meter.judge(round_number=4, remaining_bytes=5_000_000, **told)
+    assert meter.converging is True  # it fits
 
 
 async def test_the_total_never_shrinks_and_the_downtime_is_between_stop_and_start():

@@ -1,5 +1,6 @@
 """What a migration has done so far, and what it says of it."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,6 +11,7 @@ from novacron.protocol.migration import MigrationProgress, MigrationSummary
 from novacron.wire.estimate import Throughput
 
 RATE_WINDOW_S: Final = 2.0
+SHRINKS: Final = 0.9  # of the round before: a round that had less to send
 JUDGED_AFTER_ROUNDS: Final = 3  # RAM rounds after which non-convergence is called
 
 
@@ -34,6 +36,7 @@ class Meter:
     _content: Throughput = field(default_factory=lambda: Throughput(RATE_WINDOW_S))
     _wire: Throughput = field(default_factory=lambda: Throughput(RATE_WINDOW_S))
     converging: bool | None = None
+    _begun_with: dict[int, int] = field(default_factory=dict)  # by round: bytes left when it was first looked at
     _held: bool = False
 
     def __post_init__(self) -> None:
@@ -63,19 +66,28 @@ class Meter:
         self.round = round_number
         if self._held:
             return
+        self._begun_with.setdefault(round_number, remaining_bytes)
         if round_number < JUDGED_AFTER_ROUNDS or bandwidth_bytes_s <= 0:
             return
         fits = remaining_bytes <= bandwidth_bytes_s * downtime_ms / 1000
-        self.converging = fits or self.dirty_rate_bytes_s < bandwidth_bytes_s
+        self.converging = fits or (self.dirty_rate_bytes_s < bandwidth_bytes_s and self._shrinks())
         self.note = (
             ""
             if self.converging
             else (
                 f"will not converge at this rate: the guest dirties {format_rate(self.dirty_rate_bytes_s)}, "
-                f"{format_rate(bandwidth_bytes_s)} of its memory gets through; wait for a calmer moment, or cancel it "
-                "and allow more: --max-downtime, --when-busy throttle, --when-busy stop"
+                f"{format_rate(bandwidth_bytes_s)} of its memory gets through, and the rounds do not shrink; wait for "
+                "a calmer moment, or cancel it and allow more: --max-downtime, --when-busy throttle, --when-busy stop"
             )
         )
+
+    def _shrinks(self) -> bool:
+        """Whether the latest round had less to send than the one before.
+
+        A guest may dirty the same pages ever again: its rate, taken over a long round, says little then.
+        """
+        *_, before, latest = [math.inf, *(self._begun_with[number] for number in sorted(self._begun_with))]
+        return latest < SHRINKS * before
 
     def hold(self, why: str) -> None:
         """The guest stands still from now on: there is nothing to be judged any more."""

@@ -40,15 +40,24 @@ class QemuWatch:
             self._gone = True
             self._changed.notify_all()
 
-    async def reach(self, status: str, *, within_s: float | None = None) -> bool:
-        """Wait for ``status``; False when the time is over. Raises QemuFailedError, QemuDiedError."""
+    async def reach(self, status: str, *, within_s: float | None = None, round_after: int | None = None) -> bool:
+        """Wait for ``status``; False when the time is over, or RAM has come to a round beyond ``round_after``.
+
+        Raises QemuFailedError, QemuDiedError.
+        """
+
+        def told() -> bool:
+            return status in self.seen or self._ended() or (round_after is not None and self.rounds > round_after)
+
         try:
             async with asyncio.timeout(within_s), self._changed:
-                await self._changed.wait_for(lambda: status in self.seen or self._ended())
+                await self._changed.wait_for(told)
         except TimeoutError:
             return False
         if status in self.seen:
             return True
+        if not self._ended():
+            return False
         if self._gone:
             raise QemuDiedError(f"the source's QEMU died: {await self._machine.last_words() or 'without a word'}")
         error = (await self._machine.migration_status()).error

@@ -46,6 +46,7 @@ from novacron.protocol.migration import MigrationPolicy, MigrationSummary
 from novacron.wire.channel import ParallelChannel
 
 DISK_ROUND_EVERY_S: Final = 0.5
+LOOK_EVERY_S: Final = 0.5  # at the latest; each round of RAM is looked at when it begins
 SWITCHOVER_TIMEOUT_S: Final = 60.0
 ANSWER_TIMEOUT_S: Final = 60.0
 SLOWEST_DIGEST_BYTES_S: Final = 100e6  # at which a destination looks through what lies there
@@ -158,9 +159,12 @@ class Source:
         if self._out.policy.strategy == "cold":
             await self._stand_still("as was asked for, the guest stands still while its memory moves")
         await self._machine.migrate(self._out.socket, downtime_ms=downtime_ms)
-        while not await self._watch.reach("pre-switchover", within_s=DISK_ROUND_EVERY_S):
-            await self._disks.round()
+        disks_at = 0.0
+        while not await self._watch.reach("pre-switchover", within_s=LOOK_EVERY_S, round_after=self._meter.round):
             await self._look(downtime_ms)
+            if self._clock.monotonic() >= disks_at:
+                await self._disks.round()
+                disks_at = self._clock.monotonic() + DISK_ROUND_EVERY_S
             if self._meter.converging is False and self._out.policy.when_busy == "stop":
                 await self._stand_still("it outran the link: the guest stands still while the rest moves")
 

@@ -1,5 +1,8 @@
 """An attempt that breaks for a reason that passes is followed by another one, until its time is over."""
 
+import asyncio
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -7,13 +10,16 @@ from novacron.control.kinds import MIGRATIONS, VMS
 from novacron.control.recovery import Failure, classify, wait_s
 from novacron.core.errors import NovaCronError
 from novacron.core.ids import MigrationId, new_id
+from novacron.core.units import PAGE_BYTES
 from novacron.hypervisor.errors import NoRoomError, QmpError
+from novacron.migration import destination
 from novacron.migration.errors import ConfigurationDiffersError
 from novacron.migration.handover import State
 from novacron.protocol.migration import IncomingOrder, MigrationPolicy
 from novacron.wire.errors import ConnectionBrokenError
 from support.clusters import in_memory, two_clusters
 
+QUICK = MigrationPolicy(verify_window_ms=0)
 SLOW = MigrationPolicy(bandwidth_bytes_s=500, verify_window_ms=0)
 
 
@@ -68,6 +74,42 @@ async def test_a_controller_that_is_started_again_goes_on_with_the_next_attempt(
         while last.retried_by is not None:
             last = await a.ended(last.retried_by)
         assert last.outcome == "succeeded"
+
+
+async def test_what_has_come_survives_the_loss_of_the_hosts_memory(short_dir, monkeypatch):
+    monkeypatch.setattr(destination, "CHECKPOINT_EVERY_S", 0.05)
+    async with two_clusters(short_dir, in_memory()) as (a, b):
+        await a.boot_small()
+        move = await a.migrate("demo", "site-b", msgspec.structs.replace(SLOW, retry_for_ms=0))
+        await a.until(MIGRATIONS, move.id, lambda found: found.progress.round > 0)
+        agent = b.agents["node-1"][0]
+        images, checkpointed = agent._incoming._ram_images, asyncio.Event()
+        write = images.checkpoint
+
+        async def checkpoint(vm_id, ram, pieces):
+            path = await write(vm_id, ram, pieces)
+            if any(path.read_bytes()):
+                checkpointed.set()
+            return path
+
+        monkeypatch.setattr(images, "checkpoint", checkpoint)
+        monkeypatch.setattr(images, "keep_file", nothing)  # its power is cut: what was in memory has gone
+        async with asyncio.timeout(30):
+            await checkpointed.wait()
+        image = agent._journal.facts(agent._journal.attempt(move.id).vm_id).cache_image
+        await b.stop_node("node-1")
+        await a.ended(move.id)
+        kept = Path(image).read_bytes()
+        await b.start_node("node-1")
+        again = await a.ended((await a.migrate("demo", "site-b", QUICK)).id)
+        assert again.outcome == "succeeded"
+        filled = sum(any(kept[at : at + PAGE_BYTES]) for at in range(0, len(kept), PAGE_BYTES))
+        assert filled > 0
+        assert again.summary.split.literal_bytes < filled * PAGE_BYTES  # what has changed since, not what was there
+
+
+async def nothing(*_):
+    """A host's memory after its power was cut."""
 
 
 async def test_an_attempt_that_begins_ends_the_one_that_its_source_gave_up(short_dir):

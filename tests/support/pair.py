@@ -103,7 +103,12 @@ class Pair:
 
         async def receive(_peer, _session, channel) -> None:
             destination = Destination(
-                incoming, channel, CLOCK, ready=lambda: _note(journal, "ready"), run=lambda _: _note(journal, "run")
+                incoming,
+                channel,
+                CLOCK,
+                ready=lambda: _note(journal, "ready"),
+                run=lambda _: _note(journal, "run"),
+                checkpoint=lambda _ram, _pieces: _note(journal, "checkpoint"),
             )
             try:
                 await destination.run()

@@ -5,6 +5,7 @@ has said what became of the attempt, or its own QEMU died.
 """
 
 import asyncio
+import mmap
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,6 +207,7 @@ class IncomingMigrations:
             self._clock,
             ready=lambda: self._ready(attempt),
             run=lambda epoch: self._own(attempt, machine, lambda claim, now: handover.run(claim, now, epoch)),
+            checkpoint=lambda ram, pieces: self._checkpoint(attempt.vm_id, ram, pieces),
         )
         receiving = self._receiving[attempt.migration_id] = _Session(channel)
         try:
@@ -251,6 +253,11 @@ class IncomingMigrations:
                 None,
             )
         )
+
+    async def _checkpoint(self, vm_id: VmId, ram: mmap.mmap, pieces: set[int]) -> None:
+        image = await self._ram_images.checkpoint(vm_id, ram, pieces)
+        if self._journal.facts(vm_id).cache_image != str(image):
+            await self._journal.note(vm_id, cache_image=str(image))
 
     async def take_over(self, attempt: Attempt, attestation: str) -> None:
         """Own what is ready here, on an operator's word; raises VmStateError when its QEMU has gone."""

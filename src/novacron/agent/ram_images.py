@@ -5,11 +5,14 @@ A running guest's RAM lies on tmpfs; these lie in the node's folder, with holes 
 
 import asyncio
 import mmap
+import os
 from pathlib import Path
 from typing import Final
 
 from novacron.core.ids import VmId
 from novacron.core.units import MIB
+from novacron.migration.pipeline import to_the_end
+from novacron.migration.ram import PIECE_BYTES
 
 STEP: Final = MIB
 
@@ -23,8 +26,17 @@ class RamImages:
 
     async def keep(self, vm_id: VmId, ram: mmap.mmap) -> Path:
         """Keep what ``ram`` holds."""
-        path = self._directory / f"{vm_id}.ram"
+        path = self._path(vm_id)
         await asyncio.to_thread(_write, ram, path)
+        return path
+
+    async def checkpoint(self, vm_id: VmId, ram: mmap.mmap, pieces: set[int]) -> Path:
+        """Bring these pieces of ``PIECE_BYTES`` up to date in what is kept, durably.
+
+        What is kept may be anything before and in between: whoever leans on it asks by digest what it holds.
+        """
+        path = self._path(vm_id)
+        await to_the_end(_update, ram, sorted(pieces), path)
         return path
 
     async def keep_file(self, vm_id: VmId, ram_path: Path) -> Path | None:
@@ -37,6 +49,20 @@ class RamImages:
                     return await self.keep(vm_id, ram)
         except FileNotFoundError:
             return None
+
+    def _path(self, vm_id: VmId) -> Path:
+        return self._directory / f"{vm_id}.ram"
+
+
+def _update(ram: mmap.mmap, pieces: list[int], path: Path) -> None:
+    with path.open("r+b" if path.exists() else "w+b") as file, memoryview(ram) as view:
+        file.truncate(len(ram))
+        for piece in pieces:
+            at = piece * PIECE_BYTES
+            file.seek(at)
+            file.write(view[at : at + PIECE_BYTES])
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _write(ram: mmap.mmap, path: Path) -> None:

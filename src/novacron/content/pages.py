@@ -66,6 +66,14 @@ def block_runs(encoded: Encoded, pages: int) -> list[tuple[int, int, int]]:
         raise MalformedContentError(f"a batch of pages is malformed: {error}") from error
 
 
+def page_runs(encoded: Encoded, pages: int) -> list[tuple[int, int]]:
+    """First page and number of pages of every operation, in order; raises MalformedContentError."""
+    try:
+        return [(page, count) for _, page, count, _ in _kernels.read_ops(encoded.ops, pages)]
+    except _kernels.MalformedError as error:
+        raise MalformedContentError(f"a batch of pages is malformed: {error}") from error
+
+
 def apply_pages(ram: Buffer, encoded: Encoded, blocks: Buffer = b"") -> None:
     """Do in ``ram`` what ``encoded`` says; ``blocks`` is the content of ``block_runs``, one after the other.
 

@@ -51,6 +51,7 @@ from novacron.wire.channel import ParallelChannel
 
 LOAD_TIMEOUT_S: Final = 30.0
 SAVE_TIMEOUT_S: Final = 5.0
+CHECKPOINT_EVERY_S: Final = 20.0
 log = structlog.get_logger()
 _MESSAGE: Final = struct.Struct(">HH")  # of QEMU's return path: type, length of what follows
 _SHUT: Final = 1
@@ -72,7 +73,10 @@ class Incoming:
 
 
 class Destination:
-    """Receives one VM. ``ready`` and ``run`` must durably record what they are named for, before they return."""
+    """Receives one VM. ``ready`` and ``run`` must durably record what they are named for, before they return.
+
+    ``checkpoint`` makes pieces of RAM durable (of ``PIECE_BYTES``, by number), as content for another attempt.
+    """
 
     def __init__(
         self,
@@ -82,6 +86,7 @@ class Destination:
         *,
         ready: Callable[[], Awaitable[None]],
         run: Callable[[int], Awaitable[None]],
+        checkpoint: Callable[[mmap.mmap, set[int]], Awaitable[None]],
     ) -> None:
         self._in = incoming
         self._machine = incoming.machine
@@ -90,6 +95,7 @@ class Destination:
         self._clock = clock
         self._ready = ready
         self._run = run
+        self._checkpoint = checkpoint
         self._flushing: asyncio.Task[None] | None = None
         self._is_ready = False
 
@@ -100,7 +106,7 @@ class Destination:
         """
         try:
             offer = await self._agree()
-            async with self._parts() as (ram, disks):
+            async with self._parts() as (ram, disks), beside(self._checkpoints(ram, disks)):
                 await self._receive(ram, disks)
             await self._resume(offer)
         except NovaCronError as error:
@@ -183,6 +189,21 @@ class Destination:
                 await disks.flush()
         except (NovaCronError, TimeoutError) as error:
             log.info("disks_not_saved", migration=self._in.migration_id, cause=str(error))
+
+    async def _checkpoints(self, ram: RamReceiver, disks: DiskReceiver) -> None:
+        """By intervals what has come is made durable: it survives the loss of this host's memory, too.
+
+        Not once the guest stands still: it would wait for that.
+        """
+        while True:
+            await self._clock.sleep(CHECKPOINT_EVERY_S)
+            if self._flushing is not None:
+                return
+            try:
+                await disks.flush()
+                await self._checkpoint(ram.ram, ram.take_touched())
+            except (NovaCronError, OSError) as error:
+                log.warning("no_checkpoint", migration=self._in.migration_id, cause=str(error))
 
     async def _receive(self, ram: RamReceiver, disks: DiskReceiver) -> None:
         """Frames in their order, until the source says that the VM is handed over."""

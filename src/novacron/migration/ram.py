@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 from novacron.content.batch import pack_batch, unpack_batch
 from novacron.content.codec import decode, encode
 from novacron.content.encoded import Encoded
-from novacron.content.pages import PageEncoder, apply_pages, block_runs
+from novacron.content.pages import PageEncoder, apply_pages, block_runs, page_runs
 from novacron.core.units import PAGE_BYTES
 from novacron.migration.frames import RELAY_BYTES, FrameType
 from novacron.migration.meter import Meter
@@ -18,6 +18,8 @@ from novacron.migration.stream import DeviceState, Pages, Relay, StreamSplitter
 from novacron.migration.traffic import Traffic
 
 READ_BYTES: Final = 1 << 20
+PIECE_PAGES: Final = 256  # of RAM that is made durable as a whole
+PIECE_BYTES: Final = PIECE_PAGES * PAGE_BYTES
 ReadBlocks = Callable[[Sequence[tuple[int, int, int]]], Awaitable[bytes]]  # of disk, first block, number of blocks
 FRAMES_IN_FLIGHT: Final = 3  # read, but not yet sent: what QEMU takes for bandwidth must be the link's
 
@@ -102,16 +104,24 @@ class RamReceiver:
     """
 
     def __init__(self, ram: mmap.mmap, writer: asyncio.StreamWriter, read_blocks: ReadBlocks) -> None:
-        self._ram = ram
+        self.ram = ram
         self._writer = writer
         self._read_blocks = read_blocks
+        self._touched: set[int] = set()
+
+    def take_touched(self) -> set[int]:
+        """Pieces of ``PIECE_BYTES``, by number, that were written to since this was asked before."""
+        touched, self._touched = self._touched, set()
+        return touched
 
     async def pages(self, body: bytes | memoryview) -> None:
         """One batch; raises MalformedContentError, and what reading a disk raises."""
         encoded = await asyncio.to_thread(unpack_batch, body)
-        runs = block_runs(encoded, len(self._ram) // PAGE_BYTES)
+        runs = block_runs(encoded, len(self.ram) // PAGE_BYTES)
         blocks = await self._read_blocks(runs) if runs else b""
-        await asyncio.to_thread(apply_pages, self._ram, encoded, blocks)
+        await asyncio.to_thread(apply_pages, self.ram, encoded, blocks)
+        for page, count in page_runs(encoded, len(self.ram) // PAGE_BYTES):
+            self._touched.update(range(page // PIECE_PAGES, (page + count - 1) // PIECE_PAGES + 1))
 
     async def relay(self, body: bytes | memoryview) -> None:
         """Bytes for QEMU."""

@@ -91,6 +91,27 @@ async def test_without_namespaces_a_relay_of_bytes_does_the_same_and_says_so():
     assert (there.bytes, back.bytes) == (len(SENT), len(SENT))
 
 
+async def not_while_cut(lab) -> None:
+    """What is sent while the link is cut arrives once it is mended."""
+    async with lab.cut():
+        exchanging = asyncio.create_task(exchange(lab))
+        done, _ = await asyncio.wait({exchanging}, timeout=1.0)
+        assert not done
+    whole, _, _ = await exchanging
+    assert whole
+
+
+@pytest.mark.root
+async def test_no_packet_crosses_a_link_that_is_cut():
+    async with open_lab(Link(rate_bytes_s=50_000_000, delay_ms=1), SITES) as lab:
+        await not_while_cut(lab)
+
+
+async def test_no_byte_crosses_a_relay_that_is_cut():
+    async with RelayLab.running(Link(rate_bytes_s=50_000_000, delay_ms=1), SITES, "why") as lab:
+        await not_while_cut(lab)
+
+
 async def test_another_user_gets_the_relay(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     async with open_lab(Link(1_000_000), SITES) as lab:

@@ -3,7 +3,7 @@
 import asyncio
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 from novacron.launch.lab.errors import NoNamespacesError
@@ -26,6 +26,10 @@ class Lab(Protocol):
         self, site: str, command: Sequence[str], *, env: Mapping[str, str], pass_fds: Sequence[int], **streams: Any
     ) -> Process:
         """Start a process at a site."""
+        ...
+
+    def cut(self) -> AbstractAsyncContextManager[None]:
+        """Nothing crosses the link while the context lasts."""
         ...
 
     def counters(self) -> tuple[Counters, Counters]:

@@ -8,7 +8,8 @@ import struct
 import subprocess
 import tempfile
 from asyncio.subprocess import Process
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Self
@@ -66,6 +67,16 @@ class NamespaceLab:
     def wrap(self, site: str, command: Sequence[str]) -> list[str]:
         """A command line that runs ``command`` at a site."""
         return ["ip", "netns", "exec", self._names[site], *command]
+
+    @asynccontextmanager
+    async def cut(self) -> AsyncIterator[None]:
+        """The second site's device is down: it is told that nothing is reachable, the first one is not told."""
+        side = list(self._names.values())[-1]
+        await asyncio.to_thread(_ip, "-n", side, "link", "set", DEVICE, "down")
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(_ip, "-n", side, "link", "set", DEVICE, "up")
 
     def counters(self) -> tuple[Counters, Counters]:
         """Bytes and packets of IP."""

@@ -25,6 +25,8 @@ class _Direction:
         self._link = link
         self._free_at = 0.0
         self.bytes = 0
+        self.whole = asyncio.Event()  # while it is not set, nothing arrives
+        self.whole.set()
 
     async def carry(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Bytes from one side to the other, paced and late, until their end."""
@@ -47,11 +49,11 @@ class _Direction:
         await asyncio.sleep(max(0.0, self._free_at - now))
         return self._free_at + self._link.delay_ms / 1000
 
-    @staticmethod
-    async def _send(waiting: asyncio.Queue[tuple[float, bytes]], writer: StreamWriter) -> None:
+    async def _send(self, waiting: asyncio.Queue[tuple[float, bytes]], writer: StreamWriter) -> None:
         while True:
             due, data = await waiting.get()
             await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+            await self.whole.wait()
             if not data:
                 return
             writer.write(data)
@@ -99,6 +101,17 @@ class RelayLab:
         return await asyncio.create_subprocess_exec(
             *command, env=env, pass_fds=pass_fds, start_new_session=True, **streams
         )
+
+    @asynccontextmanager
+    async def cut(self) -> AsyncIterator[None]:
+        """Connections stand still, and go on afterwards with what was sent meanwhile."""
+        for way in self._ways.values():
+            way.whole.clear()
+        try:
+            yield
+        finally:
+            for way in self._ways.values():
+                way.whole.set()
 
     def counters(self) -> tuple[Counters, Counters]:
         """Bytes of TCP payload."""

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from novacron.launch.chaos.qemus import living
+from novacron.launch.chaos.sites import VM, state_of, until
 from novacron.launch.demo.site import NOVACRON
 from novacron.launch.main import run
 from support.commands import line_with, started
-from support.wreck import VM, Sites, _state, instances, until
+from support.wreck import halting_sites
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("qemu-2"), pytest.mark.asyncio(loop_scope="module")]
 USAGE, NOT_FOUND, CONFLICT = 2, 3, 5
@@ -24,7 +26,7 @@ USAGE, NOT_FOUND, CONFLICT = 2, 3, 5
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sites(guest_files, accelerator_file):
     with tempfile.TemporaryDirectory(prefix="nc-") as directory:
-        async with Sites.running(Path(directory), guest_files, accelerator_file) as sites:
+        async with halting_sites(Path(directory), guest_files, accelerator_file) as sites:
             yield sites
 
 
@@ -58,7 +60,11 @@ async def test_nodes_peers_and_vms_are_listed(novacron):
     assert out.splitlines()[0].split()[:2] == ["NAME", "STATE"]
     node = await novacron.json("node", "show", "a-node")
     assert node["capabilities"]["accelerator"] in {"tcg", "kvm"}
-    assert {image["name"] for image in await novacron.json("image", "list")} == {"kernel", "initrd", "disk"}
+    assert {image["name"] for image in await novacron.json("image", "list")} == {
+        "demo-kernel",
+        "demo-initrd",
+        "demo-disk",
+    }
 
 
 async def test_a_vm_is_paused_and_goes_on(novacron):
@@ -100,8 +106,8 @@ async def test_an_operator_takes_a_vm_over_and_the_other_side_stands_down(sites,
     shown = await novacron.json("migration", "show", begun["id"], context="a")
     assert (shown["outcome"], shown["attestation"]) == ("taken_over", "site b has burned down")
     assert await sites.verdict("taken-over") == {"errors": 0, "lost": 0, "doubled": 0}
-    await until(lambda: not _state(sites.away))
-    assert instances(sites.away) == []
+    await until(lambda: not state_of(sites.away), "the other side has stood down")
+    assert living(sites.away) == []
 
 
 async def test_a_migration_is_cancelled_and_the_vm_stays(novacron):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from support.wreck import Sites, never_two
+from novacron.launch.chaos.cpu_watch import never_two
+from support.wreck import halting_sites, wreck
 
 POINTS = (
     "source-open",
@@ -54,7 +55,7 @@ pytestmark = [pytest.mark.root, pytest.mark.xdist_group("qemu-1")]
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sites(guest_files, accelerator_file):
     with tempfile.TemporaryDirectory(prefix="nc-") as directory:
-        async with Sites.running(Path(directory), guest_files, accelerator_file) as sites:
+        async with halting_sites(Path(directory), guest_files, accelerator_file) as sites:
             yield sites
 
 
@@ -69,8 +70,8 @@ def cases(victims):
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("victim", "point"), list(cases(VICTIMS)))
 async def test_a_process_or_the_link_goes_and_the_vm_does_not(sites, victim, point):
-    async with never_two(sites):
-        outcome = await sites.wreck(point, victim)
+    async with never_two(sites.home, sites.away):
+        outcome = await wreck(sites, point, victim)
         assert await sites.verdict(f"{victim}-{point}") == WHOLE
     assert outcome == ("failed" if (victim, point) in FAILED else "succeeded") or (victim, point) in EITHER
 
@@ -78,9 +79,9 @@ async def test_a_process_or_the_link_goes_and_the_vm_does_not(sites, victim, poi
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("victim", "point"), list(cases(("source-qemu", "target-qemu"))))
 async def test_a_qemu_is_killed_and_no_record_is_lost(sites, victim, point):
-    before = (await sites.until_running(sites.home))["records"]
-    async with never_two(sites):
-        await sites.wreck(point, victim)
+    before = (await sites.until_running())["records"]
+    async with never_two(sites.home, sites.away):
+        await wreck(sites, point, victim)
         kept = await sites.bring_up()
         assert await sites.verdict(f"{victim}-{point}") == WHOLE
     assert (kept is not None) == ((victim, point) in COLD) or (victim, point) in EITHER

@@ -11,13 +11,13 @@ SLOW_S = 240
 
 
 @asynccontextmanager
-async def started(*words: str, **environment: str):
+async def started(*words: str, stderr: int | None = subprocess.STDOUT, **environment: str):
     """A command whose output is read as it comes; ended with the context."""
     process = await asyncio.create_subprocess_exec(
         *NOVACRON,
         *words,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         env={**os.environ, **environment},
         start_new_session=True,
     )

@@ -114,7 +114,7 @@ async def _ours(lab: Lab, guest: GuestFiles, seed: int) -> list[Run]:
             DemoSite.running(SITES[1], lab, directory) as b,
         ):
             await join(a, b)
-            await settle_in(a, guest, seed)
+            await settle_in(a, guest, kernel_arguments(seed))
             return [await _trip(lab, OURS, a, b), await _trip(lab, BACK, b, a)]
     finally:
         await asyncio.to_thread(shutil.rmtree, directory)

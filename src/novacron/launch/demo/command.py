@@ -80,7 +80,7 @@ async def _journey(a: DemoSite, b: DemoSite, guest: GuestFiles, seed: int, story
     story.say("two clusters serve, each a controller and a node of its own", pages=(a, b))
     await join(a, b)
     story.say("site-b has joined by invitation of site-a; a guest is made at site-a and begins to work")
-    await settle_in(a, guest, seed)
+    await settle_in(a, guest, kernel_arguments(seed))
     with story.trip(a.name, b.name) as watch:
         there = await travel(a, b, POLICY, watch, tell=story.say)
     story.arrived(there)

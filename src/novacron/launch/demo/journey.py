@@ -70,8 +70,8 @@ async def join(a: DemoSite, b: DemoSite) -> None:
     await asyncio.to_thread(b.client.post, "/federation/join", PeerCluster, JoinRequest(made.value.invitation))
 
 
-async def settle_in(site: DemoSite, guest: GuestFiles, seed: int) -> Vm:
-    """Import the guest's files, make the VM, and see its workload work."""
+async def settle_in(site: DemoSite, guest: GuestFiles, arguments: str, memory_bytes: int = MEMORY_BYTES) -> Vm:
+    """Import the guest's files, make the VM, and see its workload work; ``arguments`` are its kernel's."""
     for name, path, image_format in (
         ("demo-kernel", guest.kernel, "blob"),
         ("demo-initrd", guest.initrd, "blob"),
@@ -80,10 +80,10 @@ async def settle_in(site: DemoSite, guest: GuestFiles, seed: int) -> Vm:
         await asyncio.to_thread(_upload, site.client, name, path, image_format)
     request = VmRequest(
         name=VM,
-        memory_bytes=MEMORY_BYTES,
+        memory_bytes=memory_bytes,
         kernel="demo-kernel",
         initrd="demo-initrd",
-        append=kernel_arguments(seed),
+        append=arguments,
         disks=(DiskRequest(image="demo-disk"),),
     )
     vm = await asyncio.to_thread(_create, site.client, request)

@@ -1,6 +1,7 @@
 """One process of a site, kept running: started again when it ends without having been told to, as systemd would."""
 
 import asyncio
+import contextlib
 import os
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
@@ -39,10 +40,10 @@ class Part:
         self._process: Process
         self._watching: asyncio.Task[None] | None = None
 
-    @property
-    def pid(self) -> int:
-        """Of its process now."""
-        return self._process.pid
+    def signal(self, number: int) -> None:
+        """Send a signal to its process of now; harmless when that has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
 
     async def start(self) -> dict[str, Any]:
         """Start it and wait for its word that it serves; raises ProcessEndedError with its last lines."""

@@ -61,12 +61,12 @@ class NamespaceLab:
     ) -> Process:
         """Start a process in the site's namespace."""
         return await asyncio.create_subprocess_exec(
-            *self.wrap(site, command), env=env, pass_fds=pass_fds, start_new_session=True, **streams
+            *("ip", "netns", "exec", self._names[site], *command),
+            env=env,
+            pass_fds=pass_fds,
+            start_new_session=True,
+            **streams,
         )
-
-    def wrap(self, site: str, command: Sequence[str]) -> list[str]:
-        """A command line that runs ``command`` at a site."""
-        return ["ip", "netns", "exec", self._names[site], *command]
 
     @asynccontextmanager
     async def cut(self) -> AsyncIterator[None]:

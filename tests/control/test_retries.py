@@ -49,6 +49,21 @@ async def test_a_migration_that_broke_is_tried_again_and_arrives(short_dir):
         assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
 
 
+async def test_a_source_node_that_is_started_again_is_a_reason_that_passes(short_dir):
+    async with two_clusters(short_dir, in_memory()) as (a, _):
+        await a.boot_small()
+        move = await a.migrate("demo", "site-b", SLOW)
+        await a.until(MIGRATIONS, move.id, lambda found: found.phase == "copy")
+        await a.stop_node("node-1")
+        await a.start_node("node-1")
+        first = await a.ended(move.id)
+        assert (first.outcome, first.failure, first.problem.code) == ("failed", "link", "node_restarted")
+        assert "started again" in first.problem.cause
+        assert first.retried_by is not None
+        await a.controller.migrations.cancel(first.retried_by)
+        await a.ended(first.retried_by)
+
+
 async def test_an_attempt_that_waits_is_cancelled_and_no_other_follows(short_dir):
     async with two_clusters(short_dir, in_memory()) as (a, b):
         await a.boot_small()

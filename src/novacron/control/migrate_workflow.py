@@ -21,7 +21,7 @@ from novacron.core.clock import Clock
 from novacron.core.errors import NovaCronError, RemoteError
 from novacron.core.ids import ClusterId, MigrationId
 from novacron.database.database import Database, Transaction
-from novacron.migration.errors import JournalError, MigrationCancelledError, MigrationError
+from novacron.migration.errors import JournalError, MigrationCancelledError, MigrationError, NodeRestartedError
 from novacron.protocol.migration import (
     IncomingOrder,
     IncomingReady,
@@ -286,11 +286,17 @@ def _plain(value: msgspec.Struct) -> Json:
 
 
 def _gave_up(report: MigrationReport) -> NovaCronError:
-    """What the source's node took its VM back for."""
-    taken_over = report.state == TAKEN_OVER
+    """What the source's node took its VM back for; one that does not remember has been started again since."""
+    if report.state == TAKEN_OVER:
+        code, cause = TAKEN_OVER, report.error_cause or "the VM was taken over on an operator's word"
+    elif report.error_code:
+        code, cause = report.error_code, report.error_cause
+    else:
+        code = NodeRestartedError.code
+        cause = "the source's node was started again before it had handed the VM over"
     return RemoteError(
-        report.error_cause or "the source's node gave the migration up",
-        code=TAKEN_OVER if taken_over else report.error_code or MigrationError.code,
+        cause,
+        code=code,
         exit_code=MigrationError.exit_code,
         http_status=MigrationError.http_status,
         next_command=report.error_next,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from novacron.migration.errors import HandoverPendingError
+from novacron.migration.errors import HandoverPendingError, NodeRestartedError
 
 
 class Failure(StrEnum):
@@ -36,6 +36,7 @@ _CODES: Final = {
     "peer_unreachable": Failure.LINK,
     "node_unreachable": Failure.LINK,
     "unreachable": Failure.LINK,
+    NodeRestartedError.code: Failure.LINK,
     HandoverPendingError.code: Failure.PEER,
     "stale_epoch": Failure.PEER,
     "journal_contradiction": Failure.PEER,

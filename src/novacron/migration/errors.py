@@ -5,6 +5,7 @@ MigrationError
 ├── ConfigurationDiffersError  the two sides would not run the same machine              (before the guest stops)
 ├── ChannelProtocolError       the other node sent what it may not send now
 ├── QemuFailedError            a QEMU gave up; its own words are kept
+├── NodeRestartedError         the source's node was started again before the hand-over
 ├── StaleEpochError            a message of a given-up attempt
 ├── MigrationCancelledError    somebody asked for the end
 ├── NotRollbackableError       the window of a rollback has passed
@@ -45,6 +46,12 @@ class QemuFailedError(MigrationError):
     """A QEMU gave the migration up."""
 
     code = "qemu_migration_failed"
+
+
+class NodeRestartedError(MigrationError):
+    """The source's node was started again before the hand-over, and took its VM back."""
+
+    code = "node_restarted"
 
 
 class StaleEpochError(MigrationError, ConflictError):

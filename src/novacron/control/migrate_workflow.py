@@ -224,8 +224,8 @@ class MigrateWorkflow:
 
         def close(tx: Transaction) -> None:
             found = MIGRATIONS.get(tx, job.migration_id).value
-            if found.outcome:
-                return  # the undo is repeated
+            if found.ended_at:
+                return  # the undo is repeated; one that was taken over has an outcome before its end
             now = self._clock.now()
             closed = msgspec.structs.replace(found, outcome=outcome, ended_at=now)
             vm = VMS.find(tx, job.vm_id)

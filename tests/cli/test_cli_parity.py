@@ -42,6 +42,7 @@ COMMANDS = {
     "migrate demo --to site-b": ["POST /migrations"],
     "migration list": ["GET /migrations"],
     "migration show {migration}": ["GET /migrations/{migration}"],
+    "migration series {migration}": ["GET /migrations/{migration}/series"],
     "migration watch {migration}": ["GET /migrations/{migration}"],
     "migration cancel {migration}": ["POST /migrations/{migration}/cancel"],
     "migration rollback {migration}": ["POST /migrations/{migration}/rollback"],

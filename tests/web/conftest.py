@@ -6,6 +6,7 @@ import json
 import pytest
 import uvicorn
 from litestar import Litestar, Request, Response, get, post
+from litestar.params import FromPath
 from litestar.response import Stream
 from playwright.async_api import async_playwright
 
@@ -102,6 +103,7 @@ class FakeCluster:
     def __init__(self) -> None:
         self.version = 10
         self.records = {"nodes": {}, "vms": {}, "migrations": {}, "peers": {}}
+        self.series: dict[str, list[dict]] = {}
         self.posted: list[tuple[str, dict]] = []
         self.refuse: tuple[int, dict] | None = None
         self.signed_in = True
@@ -147,6 +149,10 @@ class FakeCluster:
             items = list(self.records[request.url.path.rpartition("/")[2]].values())
             return {"items": items, "cursor": None, "resource_version": self.version, "incarnation": "x"}
 
+        @get("/api/v1/migrations/{name:str}/series")
+        async def series(name: FromPath[str]) -> dict:
+            return {"items": self.series.get(name, [])}
+
         @get("/api/v1/events")
         async def events(after: FromQuery[int]) -> Stream:
             return Stream(self.events(after), media_type="text/event-stream")
@@ -159,7 +165,7 @@ class FakeCluster:
                 return Response(self.refuse[1], status_code=self.refuse[0], media_type="application/problem+json")
             return Response({}, status_code=202)
 
-        return Litestar([cluster, listing, events, act, *routes()], logging_config=None)
+        return Litestar([cluster, listing, series, events, act, *routes()], logging_config=None)
 
 
 @pytest.fixture

@@ -47,6 +47,22 @@ async def test_a_migration_is_followed_from_its_first_page_to_its_end(cluster, o
     await expect(page.locator("#said")).to_have_text("migration of web-1: succeeded")
 
 
+async def test_the_chart_of_a_migration_begins_with_what_was_told_before_the_page_was_open(cluster, open_page):
+    begun = migration()["started_at"]
+    told = [{"at": begun + second, "progress": progress()} for second in range(40)]
+    cluster.series = {migration(number)["id"]: told for number in (1, 2)}
+    cluster.put("migration", ended(1))
+    cluster.put("migration", ended(2))
+    page = await open_page()
+    canvas = page.locator("#ended canvas")
+    await expect(page.locator("#ended details")).to_have_count(2)
+    await expect(canvas).to_have_count(0)
+    await page.locator("details").first.locator("summary").click()
+    await expect(canvas).to_have_count(1)
+    cluster.put("migration", migration(1, outcome=""))
+    await expect(page.locator("#running canvas")).to_be_visible()
+
+
 @pytest.mark.parametrize(("outcome", "words"), [("rolled_back", "rolled back"), ("taken_over", "taken over")])
 async def test_a_vm_that_came_back_within_the_window_is_under_way_no_more(cluster, open_page, outcome, words):
     page = await open_page()

@@ -49,6 +49,7 @@ def create_app(controller: Controller | None, *, pages: Sequence[ControllerRoute
             console.vm_console,
             migrations.list_migrations,
             migrations.get_migration,
+            migrations.get_series,
             migrations.start_migration,
             migrations.cancel_migration,
             migrations.roll_back_migration,

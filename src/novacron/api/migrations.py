@@ -11,7 +11,8 @@ from novacron.api.given import Answer, Asked, FromQuery, JSONBody, Named, Served
 from novacron.api.idempotency import once
 from novacron.control.jobs import get_job, list_jobs
 from novacron.control.kinds import MIGRATIONS
-from novacron.protocol.resources import Job
+from novacron.control.series import series
+from novacron.protocol.resources import Job, MigrationSeries
 from novacron.protocol.rest import MigrateRequest
 
 ACCEPTED: Final = 202
@@ -29,6 +30,12 @@ async def list_migrations(
 async def get_migration(controller: ServedController, migration: Named) -> Answer:
     """By id."""
     return await one(controller, MIGRATIONS, migration)
+
+
+@get("/migrations/{migration:str}/series", opt=READ, summary="How a migration went")
+async def get_series(controller: ServedController, migration: Named) -> MigrationSeries:
+    """What it told of itself, by time: at most 500 points, evenly spread."""
+    return await controller.database.read(lambda tx: series(tx, migration))
 
 
 @post("/migrations", opt=WRITE, summary="Migrate a VM", status_code=ACCEPTED)

@@ -9,7 +9,7 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "vm": Lazy("novacron.cli.vm:group", "Make, run, look at and remove VMs."),
     "image": Lazy("novacron.cli.image:group", "What VMs are made from."),
     "migrate": Lazy("novacron.cli.migrate:command", "Move a VM to another cluster or node while it runs."),
-    "migration": Lazy("novacron.cli.migration:group", "Migrations: list, show, watch, cancel, rollback."),
+    "migration": Lazy("novacron.cli.migration:group", "Migrations: list, show, series, watch, cancel, rollback."),
     "federation": Lazy("novacron.cli.federation:group", "Clusters that this one moves VMs to and from."),
     "job": Lazy("novacron.cli.job:group", "Long work of the cluster."),
     "event": Lazy("novacron.cli.event:group", "Changes of the cluster, as they happen."),

@@ -3,14 +3,14 @@
 import click
 
 from novacron.cli.follow import follow as follow_to_end
-from novacron.cli.kinds import JOBS, MIGRATIONS, at
+from novacron.cli.kinds import JOBS, MIGRATIONS, Found, at
 from novacron.cli.output import Column
 from novacron.cli.progress import describe, options, summary_facts
 from novacron.cli.session import Session, in_session
 from novacron.cli.texts import ago, moment, problem_text, span
 from novacron.cli.watching import check_job, until
-from novacron.core.units import format_size
-from novacron.protocol.resources import Migration
+from novacron.core.units import format_rate, format_size
+from novacron.protocol.resources import Migration, MigrationSeries, ProgressPoint
 
 COLUMNS: tuple[Column[Migration], ...] = (
     Column("ID", lambda migration: migration.id),
@@ -23,6 +23,21 @@ COLUMNS: tuple[Column[Migration], ...] = (
     Column("DOWNTIME", lambda migration: span(migration.summary.downtime_ms) if migration.summary else ""),
     Column("BEGUN", lambda migration: ago(migration.started_at)),
 )
+
+
+def point_columns(begun: float) -> tuple[Column[ProgressPoint], ...]:
+    """Times count from ``begun`` on."""
+    return (
+        Column("AFTER", lambda point: span((point.at - begun) * 1000)),
+        Column("PHASE", lambda point: point.progress.phase),
+        Column("ROUND", lambda point: str(point.progress.round)),
+        Column("DONE", lambda point: format_size(point.progress.done_bytes)),
+        Column("OF", lambda point: format_size(point.progress.total_bytes)),
+        Column("WIRE", lambda point: format_size(point.progress.wire_bytes)),
+        Column("LINK", lambda point: format_rate(point.progress.wire_rate_bytes_s)),
+        Column("DIRTIES", lambda point: format_rate(point.progress.dirty_rate_bytes_s)),
+        Column("RTT", lambda point: span(point.progress.rtt_ms)),
+    )
 
 
 @click.group("migration")
@@ -62,6 +77,17 @@ def show(session: Session, migration: str) -> None:
         ("problem", problem_text(problem.code, problem.cause, problem.next_command) if problem else ""),
     )
     session.output.facts(found, facts)
+
+
+@group.command("series")
+@click.argument("migration")
+@in_session
+def series(session: Session, migration: str) -> None:
+    """Show how a migration went: its figures by time."""
+    points = session.client.read(at(MIGRATIONS, migration, "series"), MigrationSeries).value.items
+    columns = point_columns(points[0].at if points else 0.0)
+    again = f"It has told nothing yet: novacron migration watch {migration}{session.context_flag}"
+    session.output.rows([Found(point) for point in points], columns, empty=again)
 
 
 @group.command("watch")

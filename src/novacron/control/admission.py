@@ -3,7 +3,7 @@
 import msgspec
 import structlog
 
-from novacron.control import specs
+from novacron.control import series, specs
 from novacron.control.errors import MigrationRefusedError
 from novacron.control.kinds import MIGRATIONS, NODES, PEERS, VMS
 from novacron.control.mirror import INCOMING, follow_migration
@@ -85,8 +85,7 @@ class Admission:
                 followed = msgspec.structs.replace(
                     followed, phase="done", outcome="succeeded", ended_at=self._clock.now()
                 )
-            if followed != known.value:
-                MIGRATIONS.put(tx, followed, named=False)
+            series.follow(tx, known.value, followed, self._clock.now())
 
         await self._database.write(follow)
         return Nothing()

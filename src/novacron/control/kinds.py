@@ -21,4 +21,10 @@ CREATE TABLE idempotency (
     body BLOB NOT NULL, at REAL NOT NULL
 )
 """
-SCHEMA: Final = (resources.SCHEMA, journal.SCHEMA, IDEMPOTENCY)
+SERIES: Final = """
+CREATE TABLE series (
+    migration_id TEXT NOT NULL, after_ms INTEGER NOT NULL, at REAL NOT NULL, progress BLOB NOT NULL,
+    PRIMARY KEY (migration_id, after_ms)
+) WITHOUT ROWID
+"""
+SCHEMA: Final = (resources.SCHEMA, journal.SCHEMA, IDEMPOTENCY, SERIES)

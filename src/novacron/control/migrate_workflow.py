@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from novacron.control import attempts, recovery, specs
+from novacron.control import attempts, recovery, series, specs
 from novacron.control.attempts import Wanted
 from novacron.control.errors import NodeUnreachableError
 from novacron.control.kinds import MIGRATIONS, VMS
@@ -146,7 +146,7 @@ class MigrateWorkflow:
             settled = msgspec.structs.replace(
                 migration, phase="window", outcome="succeeded", progress=progress, summary=report.summary
             )
-            MIGRATIONS.put(tx, settled, named=False)
+            series.follow(tx, migration, settled, self._clock.now())
 
         await self._site_of(job.target).progress(report)
         await context.commit(settle)

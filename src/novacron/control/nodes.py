@@ -9,7 +9,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from novacron.control import mirror, tokens
+from novacron.control import mirror, series, tokens
 from novacron.control.errors import NodeUnreachableError
 from novacron.control.kinds import MIGRATIONS, NODES, VMS
 from novacron.control.trust import TrustBundle
@@ -263,8 +263,7 @@ def _follow(tx: Transaction, report: MigrationReport, now: float) -> None:
         followed = mirror.follow_arrival(known, report, now)
     else:
         followed = mirror.follow_migration(known, report) if known.direction == mirror.OUTGOING else known
-    if followed != known:
-        MIGRATIONS.put(tx, followed, named=False)
+    series.follow(tx, known, followed, now)
 
 
 def _put_vm(tx: Transaction, vm: Vm) -> None:

@@ -25,6 +25,7 @@ class Meter:
     planned_bytes: int = 0  # guest bytes that have to be dealt with, as known now
     dirty_rate_bytes_s: float = 0.0
     rtt_ms: float = 0.0
+    streams: int = 0
     throttle_percent: int = 0
     note: str = ""
     ram: Traffic = field(default_factory=Traffic)
@@ -117,6 +118,7 @@ class Meter:
             eta_ms=0 if settled else self._eta_ms(left),
             wire_bytes=self.wire_bytes,
             rtt_ms=self.rtt_ms,
+            streams=self.streams,
             throttle_percent=self.throttle_percent,
             converging=True if settled else self.converging,
             note=self.note,

@@ -147,7 +147,7 @@ class Source:
 
     async def _copy(self) -> None:
         """The disks, while the guest goes on writing to them; then what it wrote meanwhile."""
-        self._meter.phase = "copy"
+        self._meter.phase, self._meter.streams = "copy", self._channel.streams
         self._meter.plan(self._spec.memory_bytes)
         await self._machine.prepare_outgoing(throttle=self._out.policy.when_busy == "throttle")
         await self._disks.copy()

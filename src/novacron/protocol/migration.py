@@ -73,6 +73,7 @@ class MigrationProgress(Struct, frozen=True):
     eta_ms: int | None = None
     wire_bytes: int = 0
     rtt_ms: float = 0.0
+    streams: int = 0  # connections that it uses
     throttle_percent: int = 0  # of CPU time taken from the guest, so that it converges
     converging: bool | None = None
     note: str = ""

@@ -91,6 +91,19 @@ class Migration(Struct, frozen=True):
     attestation: str = ""  # an operator's word that the other side is fenced, by which the VM was taken over
 
 
+class ProgressPoint(Struct, frozen=True):
+    """What a migration told of itself at one moment."""
+
+    at: float
+    progress: MigrationProgress
+
+
+class MigrationSeries(Struct, frozen=True):
+    """How a migration went, by time."""
+
+    items: tuple[ProgressPoint, ...]
+
+
 class PeerCluster(Struct, frozen=True):
     """Another cluster that this one trusts."""
 

@@ -66,6 +66,11 @@ class ParallelChannel:
         return sum(connection.bytes_sent for connection in self._connections)
 
     @property
+    def streams(self) -> int:
+        """How many connections it has."""
+        return len(self._connections)
+
+    @property
     def rtt_ms(self) -> float:
         """Smallest round-trip time seen; zero when none was."""
         seen = [c.round_trip.minimum_ms for c in self._connections if c.round_trip.minimum_ms]

@@ -34,7 +34,20 @@ export function chart(node) {
     );
     new ResizeObserver(() => plot.setSize({ width: Math.max(node.clientWidth, 200), height: HEIGHT })).observe(node);
   };
+  const show = () => {
+    if (!data[0].length) return;
+    if (!plot) draw();
+    plot.setData(data);
+  };
   return {
+    // What was told before the page was there to hear it.
+    begin({ items }, startedAt) {
+      const heardFrom = data[0][0] ?? Infinity;
+      const before = items.map(({ at, progress }) => [at - startedAt, progress.dirty_rate_bytes_s, progress.wire_rate_bytes_s]);
+      const missed = before.filter(([at]) => at < heardFrom);
+      data.forEach((figures, row) => figures.unshift(...missed.map((point) => point[row])));
+      show();
+    },
     update(migration) {
       const at = Date.now() / 1000 - migration.started_at;
       const last = data[0][data[0].length - 1] ?? -1;
@@ -43,8 +56,7 @@ export function chart(node) {
         data[row].push(figure);
         if (data[row].length > POINTS) data[row].shift();
       });
-      if (!plot) draw();
-      plot.setData(data);
+      show();
     },
   };
 }

@@ -1,5 +1,6 @@
 // One migration that is under way, or whose window is open: a card.
 
+import { ask } from "./api.js";
 import { bar } from "./bar.js";
 import { chart } from "./chart.js";
 import { element, write } from "./element.js";
@@ -47,6 +48,14 @@ export function nextCommand(problem) {
   return problem?.next_command ? [element("p", {}, "next: ", element("code", {}, problem.next_command))] : [];
 }
 
+// The chart of a migration; `begin` fetches what it has told so far. Without that the chart begins now.
+function rateChart(migration) {
+  const drawing = element("div", { class: "chart", role: "img", "aria-label": "what the guest dirties against what the link carries" });
+  const rates = chart(drawing);
+  const begin = () => ask(`/migrations/${migration.id}/series`).then((series) => rates.begin(series, migration.started_at), () => {});
+  return { drawing, rates, begin };
+}
+
 // `act(migration, verb)` asks for confirmation and does it.
 export function card(first, act) {
   const title = `${first.vm_name}: ${first.source_cluster} → ${first.target_cluster}`;
@@ -54,8 +63,8 @@ export function card(first, act) {
   const figures = element("dl", { class: "figures" });
   const write_facts = list(figures);
   const note = element("p", { class: "note" });
-  const drawing = element("div", { class: "chart", role: "img", "aria-label": "what the guest dirties against what the link carries" });
-  const rates = chart(drawing);
+  const { drawing, rates, begin } = rateChart(first);
+  begin();
   let now = first;
   const cancel = element("button", { type: "button", onclick: () => act(now, "cancel") }, "Cancel");
   const rollback = element("button", { type: "button", onclick: () => act(now, "rollback") }, "Roll back");
@@ -86,7 +95,9 @@ export function card(first, act) {
 export function line(first) {
   const outcome = element("span"), route = element("span"), figures = element("span", { class: "quiet" });
   const more = element("dl", { class: "figures" }), bytes = split(), problem = element("div");
-  const node = element("details", { "data-id": first.id }, element("summary", {}, route, outcome, figures), more, bytes.node, problem);
+  const { drawing, begin } = rateChart(first);
+  const node = element("details", { "data-id": first.id }, element("summary", {}, route, outcome, figures), more, bytes.node, drawing, problem);
+  node.addEventListener("toggle", begin, { once: true });
   const write_facts = list(more);
   return {
     node,

@@ -53,6 +53,7 @@ COMMANDS = {
     "job list": ["GET /jobs"],
     "job show {job}": ["GET /jobs/{job}"],
     "event watch": ["GET /events"],
+    "metrics": ["GET /metrics"],
 }
 WITHOUT_COMMAND = {
     "GET /openapi": "the document of the API itself, for programs",
@@ -130,7 +131,7 @@ def asked(requests, routes):
     found = set()
     for route in routes:
         method, path = route.split(" ")
-        pattern = re.compile(re.sub(r"\{\w+\}", "[^/]+", f"{API}{path}"))
+        pattern = re.compile(re.sub(r"\{\w+\}", "[^/]+", f"({API})?{path}"))  # some stand beside it
         if any(asked_method == method and pattern.fullmatch(asked_path) for asked_method, asked_path in requests):
             found.add(route)
     return found

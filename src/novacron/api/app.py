@@ -8,7 +8,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ControllerRouterHandler
 
-from novacron.api import clusters, console, events, images, migrations, problems, sign_in, vms
+from novacron.api import clusters, console, events, images, metrics, migrations, problems, sign_in, vms
 from novacron.api.answers import API
 from novacron.api.auth import READ, guard
 from novacron.control.controller import Controller
@@ -59,7 +59,7 @@ def create_app(controller: Controller | None, *, pages: Sequence[ControllerRoute
         ],
     )
     app = Litestar(
-        [router, sign_in.sign_in, sign_in.healthy, *pages],
+        [router, metrics.get_metrics, sign_in.sign_in, sign_in.healthy, *pages],
         dependencies={"controller": Provide(lambda: controller, sync_to_thread=False)},
         guards=[guard],
         exception_handlers=problems.HANDLERS,

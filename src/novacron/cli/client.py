@@ -80,6 +80,10 @@ class Client:
             cursor = page.cursor
         return found
 
+    def metrics(self) -> str:
+        """What Prometheus reads; it stands beside the API."""
+        return self._send("GET", f"{self.context.url.rstrip('/')}/metrics").text
+
     def current_version(self) -> int:
         """Of the cluster's last change."""
         return self._page("/vms", {"limit": 1}).resource_version

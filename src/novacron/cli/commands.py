@@ -13,6 +13,7 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "federation": Lazy("novacron.cli.federation:group", "Clusters that this one moves VMs to and from."),
     "job": Lazy("novacron.cli.job:group", "Long work of the cluster."),
     "event": Lazy("novacron.cli.event:group", "Changes of the cluster, as they happen."),
+    "metrics": Lazy("novacron.cli.metrics:command", "What Prometheus reads of the cluster."),
     "context": Lazy("novacron.cli.context:group", "Which clusters commands speak with."),
     "config": Lazy("novacron.cli.config:group", "Settings, and where each one comes from."),
 }

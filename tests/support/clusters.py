@@ -34,14 +34,19 @@ def bind(port: int = 0) -> socket.socket:
     return socket.create_server(("127.0.0.1", port))
 
 
+async def as_bound(port: int) -> str:
+    return f"127.0.0.1:{port}"
+
+
 class ClusterUnderTest:
     """One controller and its nodes; each can be stopped and started again at its address."""
 
-    def __init__(self, name: str, directory: Path, ram: Path, make_driver) -> None:
+    def __init__(self, name: str, directory: Path, ram: Path, make_driver, front) -> None:
         self.name = name
         self.directory = directory
         self._ram = ram
         self._make_driver = make_driver
+        self._front = front
         self._stack = AsyncExitStack()
         self._port = 0
         self._node_ports: dict[str, int] = {}
@@ -52,7 +57,11 @@ class ClusterUnderTest:
         listener = bind(self._port)
         self._port = listener.getsockname()[1]
         running = Controller.running(
-            data_dir=self.directory / "controller", name=self.name, listener=listener, clock=CLOCK
+            data_dir=self.directory / "controller",
+            name=self.name,
+            listener=listener,
+            clock=CLOCK,
+            advertise=await self._front(self._port),
         )
         self.controller = await self._stack.enter_async_context(running)
         return self.controller
@@ -65,7 +74,7 @@ class ClusterUnderTest:
         data.mkdir(exist_ok=True)
         listener = bind(self._node_ports.get(name, 0))
         port = self._node_ports[name] = listener.getsockname()[1]
-        address = f"127.0.0.1:{port}"
+        address = await self._front(port)
         member = membership.joined(data)
         if member is None:
             text = (await self.controller.nodes.invite(60)).invitation
@@ -80,7 +89,7 @@ class ClusterUnderTest:
             credentials=credentials,
             clock=CLOCK,
         )
-        await agent.start(listener)
+        await agent.start(listener, address)
         attending = asyncio.create_task(membership.attend(member, credentials, data, address, CLOCK))
         self.agents[name] = agent, attending
         await self.until(NODES, name, lambda node: node.state == "ready")
@@ -225,10 +234,10 @@ def in_memory(**given: MemoryHost):
 
 
 @asynccontextmanager
-async def cluster(name: str, directory: Path, make_driver, nodes=("node-1",)):
-    """A cluster with its nodes joined."""
+async def cluster(name: str, directory: Path, make_driver, nodes=("node-1",), front=as_bound):
+    """A cluster with its nodes joined; ``front`` gives the address at which others reach a port."""
     ram = Path(tempfile.mkdtemp(prefix="nc-ram-", dir="/dev/shm"))
-    under_test = ClusterUnderTest(name, directory / name, ram, make_driver)
+    under_test = ClusterUnderTest(name, directory / name, ram, make_driver, front)
     under_test.directory.mkdir()
     try:
         await under_test.start_controller()
@@ -241,11 +250,11 @@ async def cluster(name: str, directory: Path, make_driver, nodes=("node-1",)):
 
 
 @asynccontextmanager
-async def two_clusters(directory: Path, make_driver, nodes=("node-1",)):
+async def two_clusters(directory: Path, make_driver, nodes=("node-1",), front=as_bound):
     """``site-a`` and ``site-b``, joined."""
     async with (
-        cluster("site-a", directory, make_driver, nodes) as a,
-        cluster("site-b", directory, make_driver, nodes) as b,
+        cluster("site-a", directory, make_driver, nodes, front) as a,
+        cluster("site-b", directory, make_driver, nodes, front) as b,
     ):
         text = (await a.controller.peers.invite(60)).invitation
         await b.controller.peers.join(text)

@@ -236,6 +236,20 @@ async def test_an_overlay_leaves_what_it_lies_over_as_it_was(hypervisor):
     assert await read(again) == b"third"
 
 
+async def test_what_a_vm_lies_over_stays_when_an_older_instance_of_it_ends(hypervisor):
+    driver = hypervisor.make("a")
+    first = await incoming(driver, hypervisor.blank)
+    await write(first, b"first")
+    await driver.settle_incoming(first)
+    await first.kill()
+    second = await incoming(driver, hypervisor.blank, overlay=True, name="in2")
+    await driver.settle_incoming(second)
+    await driver.end_incoming(VM, first.instance, keep_disks=False)
+    await second.kill()
+    again = await driver.start(VM)
+    assert await read(again) == b"first"
+
+
 async def test_what_came_of_a_vm_that_never_ran_is_kept_also_when_it_died_by_itself(hypervisor):
     driver = hypervisor.make("a")
     first = await incoming(driver, hypervisor.blank)

@@ -155,7 +155,7 @@ class QemuDriver:
         if keep_disks:
             folder.put_disks(disks)
             folder.put_spec(record.spec)
-        else:
+        elif record.incoming:  # else they were the VM's: what came later may lie over them
             for file in set(disks.values()) - set(folder.disks().values()):
                 file.unlink(missing_ok=True)
         self._forget(vm_id, instance)

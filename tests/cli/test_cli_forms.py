@@ -9,10 +9,12 @@ from novacron.cli.live import live_line
 from novacron.cli.progress import Bar, describe, options, summary_facts
 from novacron.cli.texts import ago, moment, sizes, span
 from novacron.cli.vm_requests import parse_disk, parse_disk_size, parse_nic, read_seed
+from novacron.control.kinds import NODES
 from novacron.core.errors import InvalidInputError
 from novacron.core.units import GIB, MIB
 from novacron.protocol.migration import ByteSplit, MigrationProgress, MigrationSummary
-from novacron.protocol.resources import Migration
+from novacron.protocol.node import Orphan
+from novacron.protocol.resources import Migration, Node
 from novacron.protocol.rest import DiskRequest, NicRequest
 
 
@@ -88,6 +90,16 @@ def test_a_summary_in_facts():
     assert facts["on the wire"] == "10 MiB (RAM 8 MiB, disks 2 MiB)"
     assert facts["sent as"] == "zero 1 MiB"
     assert facts["verified"] == "yes"
+
+
+def test_a_node_shows_what_it_found_at_its_start(novacron, served):
+    found = (Orphan("vm-1", "half made", removed=True), Orphan("vm-2", "the only copy", removed=False))
+    served.write(lambda tx: NODES.put(tx, Node("node-1", "rack-1", "h:1", "spiffe://x", orphans=found)))
+    shown = novacron("node", "show", "rack-1").out.splitlines()
+    assert [line.split(maxsplit=1) for line in shown[-2:]] == [
+        ["orphans", "removed: vm-1 (half made)"],
+        ["kept:", "vm-2 (the only copy)"],
+    ]
 
 
 def test_a_live_line_is_drawn_and_wiped(capsys):

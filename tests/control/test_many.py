@@ -10,6 +10,7 @@ from novacron.core.errors import NovaCronError
 from novacron.core.units import GIB, MIB
 from novacron.hypervisor.memory.driver import MemoryHost
 from novacron.protocol.migration import MigrationPolicy
+from novacron.protocol.node import Orphan
 from novacron.protocol.rest import DiskRequest
 from support.clusters import cluster, in_memory, two_clusters
 
@@ -200,6 +201,20 @@ async def test_a_vm_that_comes_back_meanwhile_is_not_evicted(short_dir, monkeypa
         await agent._cache.make_room(GIB, keep="another")
         async with b.console("demo") as guest:
             assert (await guest.check("there"))["errors"] == 0
+
+
+async def test_a_node_says_in_its_record_what_it_found_at_its_start(short_dir):
+    async with cluster("site-a", short_dir, in_memory()) as a:
+        await a.boot_small()
+        stray = a.agents["node-1"][0]._driver.ram_file("vm-unknown", "migration-1")
+        await a.stop_node("node-1")
+        stray.write_bytes(b"half a guest")
+        await a.start_node("node-1")
+        node = await a.until(NODES, "node-1", lambda found: found.orphans)
+        assert node.orphans == (Orphan(str(stray), "RAM of no VM", removed=True),)
+        assert not stray.exists()
+        async with a.console("demo") as guest:
+            assert (await guest.check("still"))["errors"] == 0
 
 
 async def test_an_older_word_of_a_node_never_replaces_a_newer_one(short_dir):

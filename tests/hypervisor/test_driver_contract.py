@@ -250,6 +250,18 @@ async def test_what_a_vm_lies_over_stays_when_an_older_instance_of_it_ends(hyper
     assert await read(again) == b"first"
 
 
+async def test_instances_and_files_that_nobody_knows_are_found(hypervisor):
+    driver = hypervisor.make("a")
+    known = await incoming(driver, hypervisor.blank)
+    await known.kill()
+    assert driver.instances(VM) == [known.instance]
+    nobodys = driver.ram_file("vm-2", "in")
+    await driver.reserve_ram(nobodys, MIB)
+    assert driver.unused_ram() == [nobodys]
+    nobodys.unlink()
+    assert await driver.unused_disks(VM) == []
+
+
 async def test_what_came_of_a_vm_that_never_ran_is_kept_also_when_it_died_by_itself(hypervisor):
     driver = hypervisor.make("a")
     first = await incoming(driver, hypervisor.blank)

@@ -76,7 +76,12 @@ class Nodes:
             clock=CLOCK,
         )
         port = int(self.addresses.get(name, ":0").rpartition(":")[2])
-        self.agents[name] = await agent.start(socket.create_server(("127.0.0.1", port)))
+        listener = socket.create_server(("127.0.0.1", port))
+        try:
+            self.agents[name] = await agent.start(listener)
+        except BaseException:
+            listener.close()
+            raise
         self.addresses[name] = agent.address
         if name not in self.clients:
             self.clients[name] = Client.known(agent.address, self.issue("controller"), expect=None)

@@ -10,10 +10,12 @@ import msgspec
 import structlog
 
 from novacron.agent.content_cache import ContentCache
+from novacron.agent.errors import JournalLostError
 from novacron.agent.events import Events
 from novacron.agent.images import Images
 from novacron.agent.incoming import IncomingMigrations
 from novacron.agent.journal import Journal
+from novacron.agent.orphans import Orphans
 from novacron.agent.outgoing import OutgoingMigrations
 from novacron.agent.ram_images import RamImages
 from novacron.agent.takeovers import TakeOvers
@@ -67,6 +69,7 @@ class Agent:
     ) -> None:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._node_id = node_id
+        self._data_dir = data_dir
         self._credentials = credentials
         self._credentials_dir = data_dir / "credentials"
         self._clock = clock
@@ -94,6 +97,7 @@ class Agent:
             clock=clock,
             ram_images=ram_images,
         )
+        self._orphans = Orphans(self._driver, self._journal, ram_images)
         self._cache = ContentCache(self._driver, self._journal, self._vms)
         self._takeovers = TakeOvers(
             journal=self._journal,
@@ -112,12 +116,20 @@ class Agent:
         return self._server.address
 
     async def start(self, listener: socket.socket, advertise: str = "") -> Self:
-        """Recover, then serve on a bound socket; ``advertise`` is where other nodes reach it, if not as bound."""
+        """Recover, and serve on a bound socket; ``advertise`` is where other nodes reach it, if not as bound.
+
+        Raises JournalLostError, and then has touched nothing.
+        """
+        if self._driver.vms() and not self._journal.written:
+            raise JournalLostError(
+                f"there are VMs in {self._data_dir}, and no journal that says whether they may run here",
+                next_command=f"restore journal.db of that folder, or move {self._data_dir / 'vms'} away",
+            )
         await self._journal.open()
+        await self._orphans.clear()
         self._register()
         await self._server.start_on(listener)
         self._outgoing.address = self._incoming.address = advertise or self._server.address
-        await self._vms.recover()
         await self._incoming.recover()
         await self._outgoing.recover()
         self._takeovers.recover()
@@ -143,6 +155,7 @@ class Agent:
             await self._capabilities(),
             tuple(await self._vms.looks()),
             tuple([await self._report(attempt.migration_id) for attempt in self._journal.attempts()]),
+            tuple(self._orphans.found),
         )
 
     async def _capabilities(self) -> HostCapabilities:

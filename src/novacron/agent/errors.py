@@ -3,6 +3,7 @@
 AgentError
 ├── VmNotHereError       this node has no such VM, or does not own it
 ├── ImageMissingError    an image has not come whole yet
+├── JournalLostError     VMs are here, and the journal that says whose they are is not
 └── MigrationUnknownError
 """
 
@@ -27,6 +28,14 @@ class ImageMissingError(AgentError, ConflictError):
     """An image has not come whole yet."""
 
     code = "image_missing"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status
+
+
+class JournalLostError(AgentError, ConflictError):
+    """VMs are here, and the journal that says whose they are is not."""
+
+    code = "journal_lost"
     exit_code = ConflictError.exit_code
     http_status = ConflictError.http_status
 

@@ -49,6 +49,11 @@ class Journal:
         self._facts: dict[VmId, Facts] = {}
         self._database: sqlite3.Connection
 
+    @property
+    def written(self) -> bool:
+        """Whether there is one."""
+        return self._path.exists()
+
     async def open(self) -> None:
         """Read what was written before."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._open)

@@ -39,6 +39,10 @@ class RamImages:
         await to_the_end(_update, ram, sorted(pieces), path)
         return path
 
+    def besides(self, known: set[str]) -> list[Path]:
+        """Files that are none of ``known``: parts of images, and those that were never noted."""
+        return [path for path in sorted(self._directory.iterdir()) if str(path) not in known]
+
     async def keep_file(self, vm_id: VmId, ram_path: Path) -> Path | None:
         """Keep a RAM file of a VM that never ran here; None when nothing had come."""
         try:

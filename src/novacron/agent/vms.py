@@ -53,16 +53,6 @@ class Vms:
             raise VmStateError(f"VM {name} is stopped", next_command=f"novacron vm start {name}")
         return machine
 
-    async def recover(self) -> None:
-        """After a start: end instances that nobody has recorded, begun by a process that died before it could."""
-        attempts = {attempt.instance for attempt in self._journal.attempts()}
-        for vm_id in self._driver.vms():
-            for machine in await self._driver.adopt(vm_id):
-                if machine.instance not in attempts | {self._journal.facts(vm_id).instance}:
-                    ram = await self._driver.end_incoming(vm_id, machine.instance, keep_disks=False)
-                    if ram is not None:
-                        ram.unlink(missing_ok=True)
-
     async def create(self, _peer: SpiffeId, request: VmCreate) -> VmReport:
         """Make its disks and own it."""
         async with self.lock(request.vm_id):
@@ -138,9 +128,7 @@ class Vms:
         return await self.publish(request.vm_id)
 
     async def delete(self, _peer: SpiffeId, request: VmRef) -> Nothing:
-        """Remove it; harmless when it is not here."""
-        if self._journal.find_claim(request.vm_id) is None:
-            return Nothing()
+        """Remove it, also what was made of it and never noted; harmless when it is not here."""
         self._not_moving(request.vm_id)
         async with self.lock(request.vm_id):
             if await self.machine(request.vm_id) is not None:

@@ -8,6 +8,7 @@ from novacron.cli.output import Column
 from novacron.cli.session import Session, in_session
 from novacron.cli.texts import ago, moment
 from novacron.core.units import format_size
+from novacron.protocol.node import Orphan
 from novacron.protocol.resources import Node
 from novacron.protocol.rest import Invitation, InviteRequest
 
@@ -53,8 +54,13 @@ def show(session: Session, node: str) -> None:
         ("disk", f"{format_size(can.disk_free_bytes)} free"),
         ("machines", f"{len(can.machine_types)} types" if can.machine_types else ""),
         ("seen", moment(value.seen_at)),
+        ("orphans", "\n".join(map(_orphan_text, value.orphans))),
     )
     session.output.facts(found, facts)
+
+
+def _orphan_text(orphan: Orphan) -> str:
+    return f"{'removed' if orphan.removed else 'kept'}: {orphan.name} ({orphan.what})"
 
 
 @click.command("invite")

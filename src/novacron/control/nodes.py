@@ -230,8 +230,14 @@ class Nodes:
 
         def settle(tx: Transaction) -> None:
             node = NODES.get(tx, node_id).value
-            capabilities = description.capabilities
-            NODES.put(tx, msgspec.structs.replace(node, state="ready", seen_at=now, capabilities=capabilities))
+            seen = msgspec.structs.replace(
+                node,
+                state="ready",
+                seen_at=now,
+                capabilities=description.capabilities,
+                orphans=description.orphans,
+            )
+            NODES.put(tx, seen)
             for vm in list(VMS.every(tx)):
                 if vm.node_id == node_id and vm.id not in here and vm.state != mirror.CREATING:
                     VMS.put(tx, mirror.missing(vm))

@@ -269,6 +269,18 @@ class Driver(Protocol):
         """What its disks take: the room that ``delete`` gives back."""
         ...
 
+    def instances(self, vm_id: VmId) -> list[str]:
+        """Names of all instances of which anything is here, living or not."""
+        ...
+
+    async def unused_disks(self, vm_id: VmId) -> list[Path]:
+        """Files of disks that the VM, its instances and what they lie over have nothing to do with."""
+        ...
+
+    def unused_ram(self) -> list[Path]:
+        """RAM files that are of no instance, and that no process uses."""
+        ...
+
     def socket_dir(self, machine: Machine) -> Path:
         """A folder for sockets about an instance, its path short enough for them."""
         ...

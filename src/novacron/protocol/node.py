@@ -54,6 +54,14 @@ class VmReport(Struct, frozen=True):
     sequence: int = 0  # a later look has a higher one, until the node starts again
 
 
+class Orphan(Struct, frozen=True):
+    """Something that a process of this node had begun when it was killed, found at the next start."""
+
+    name: str
+    what: str
+    removed: bool  # else it was kept
+
+
 class NodeDescription(Struct, frozen=True):
     """A node's word on itself."""
 
@@ -61,6 +69,7 @@ class NodeDescription(Struct, frozen=True):
     capabilities: HostCapabilities
     vms: tuple[VmReport, ...] = ()
     migrations: tuple[MigrationReport, ...] = ()
+    orphans: tuple[Orphan, ...] = ()  # found at its start
 
 
 class NodeEvent(Struct, frozen=True):

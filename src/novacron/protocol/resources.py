@@ -7,6 +7,7 @@ from msgspec import Struct, field
 
 from novacron.core.ids import ClusterId, ImageId, MigrationId, NodeId, TokenId, VmId
 from novacron.protocol.migration import MigrationProgress, MigrationSummary
+from novacron.protocol.node import Orphan
 from novacron.protocol.vm import HostCapabilities, VmSpec
 
 
@@ -37,6 +38,7 @@ class Node(Struct, frozen=True):
     capabilities: HostCapabilities = field(default_factory=HostCapabilities)
     state: str = "joining"  # joining, ready, unreachable
     seen_at: float = 0.0
+    orphans: tuple[Orphan, ...] = ()  # found at its last start
 
 
 class Image(Struct, frozen=True):

@@ -136,6 +136,19 @@ class MemoryDriver:
             vm.instances.remove(machine)
         return [machine for machine in vm.instances if machine.living]
 
+    def instances(self, vm_id: VmId) -> list[str]:
+        """Living or not."""
+        return [machine.instance for machine in self._vm(vm_id).instances]
+
+    async def unused_disks(self, vm_id: VmId) -> list[Path]:  # noqa: ARG002 - disks are no files here
+        """None."""
+        return []
+
+    def unused_ram(self) -> list[Path]:
+        """Files of no machine."""
+        used = {machine.ram_path for vm in self._host.vms.values() for machine in vm.instances}
+        return sorted(set(self._ram_dir.glob("*.ram")) - used)
+
     def socket_dir(self, machine: Machine) -> Path:
         """Where sockets of an instance may lie."""
         return self._run_dir / machine.instance

@@ -13,17 +13,25 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from novacron.core.ids import VmId, new_id
 from novacron.hypervisor.driver import ImagePath, Machine, Stored
-from novacron.hypervisor.errors import MachineTypeError, QemuDiedError, VmStateError, VmUnknownError
+from novacron.hypervisor.errors import (
+    BadImageError,
+    MachineTypeError,
+    QemuDiedError,
+    QemuMissingError,
+    VmStateError,
+    VmUnknownError,
+)
 from novacron.hypervisor.qemu import images
 from novacron.hypervisor.qemu.accelerator import Qemu, choose_accelerator, find_qemu
 from novacron.hypervisor.qemu.command import Launch, command
 from novacron.hypervisor.qemu.firmware import firmware_code, make_variables
 from novacron.hypervisor.qemu.folder import InstanceRecord, VmFolder
 from novacron.hypervisor.qemu.machine import QemuMachine
-from novacron.hypervisor.qemu.process import Process
+from novacron.hypervisor.qemu.process import Process, is_mapped
 from novacron.hypervisor.qemu.qmp import Qmp
 from novacron.hypervisor.qemu.room import HostRoom
 from novacron.hypervisor.qemu.seed import write_seed
@@ -34,6 +42,7 @@ from novacron.protocol.vm import DiskSpec, HostCapabilities, VmSpec
 
 START_TIMEOUT_S: Final = 20.0
 BORROW_S: Final = 15.0  # for all disks of a VM: its controller waits meanwhile
+log = structlog.get_logger()
 
 
 class QemuDriver:
@@ -145,7 +154,7 @@ class QemuDriver:
         record = folder.record(instance)
         if record is None:
             return None
-        process = Process(record.pid, record.started)
+        process = record.process()
         try:
             if process.alive:
                 await (await self._connect(vm_id, record)).quit()
@@ -172,13 +181,36 @@ class QemuDriver:
                 self._forget(vm_id, record.instance)
         return found
 
+    def instances(self, vm_id: VmId) -> list[str]:
+        """Living or not."""
+        return [record.instance for record in self._folder(vm_id).records()]
+
+    async def unused_disks(self, vm_id: VmId) -> list[Path]:
+        """Files that nothing leads to."""
+        folder = self._folder(vm_id)
+        used = {*folder.disks().values(), *(Path(f) for record in folder.records() for f in record.disks.values())}
+        unknown = [path for path in folder.disk_files() if path not in used]
+        if not unknown:
+            return []
+        try:
+            needed = set().union(*[await images.chain(path) for path in used if path.exists()])
+        except (BadImageError, QemuMissingError) as error:
+            log.warning("disks_not_looked_through", vm=vm_id, cause=error.cause)
+            return []
+        return [path for path in unknown if path.name not in needed]
+
+    def unused_ram(self) -> list[Path]:
+        """Files of no record; another node on this host may have its own in the same folder."""
+        used = {record.ram_path for vm_id in self.vms() for record in self._folder(vm_id).records()}
+        return [path for path in sorted(self._ram_dir.glob("*.ram")) if str(path) not in used and not is_mapped(path)]
+
     def socket_dir(self, machine: Machine) -> Path:
         """Where sockets of an instance may lie: the path is short enough for one."""
         return self._run_dir / machine.instance
 
     def vms(self) -> list[VmId]:
         """VMs of which anything is here."""
-        return [VmId(path.name) for path in sorted(self._vms.iterdir())]
+        return [VmId(path.name) for path in sorted(self._vms.glob("vm-*"))]
 
     def stored(self, vm_id: VmId) -> Stored:
         """What its files take."""
@@ -314,7 +346,6 @@ class QemuDriver:
     ) -> QemuMachine:
         instance = new_id("run")
         run_dir = self._run_dir / instance
-        run_dir.mkdir(mode=0o700)
         folder = self._folder(vm_id)
         boot = spec.boot  # also of what comes in: its guest may boot again
         launch = Launch(
@@ -333,24 +364,24 @@ class QemuDriver:
             taps=taps,
             incoming=incoming,
         )
-        process = Process.spawn(
-            command(launch), program=qemu.program, log=run_dir / "log", inherit=tuple(taps.values())
-        )
         record = InstanceRecord(
             instance,
-            process.pid,
-            process.started,
             str(run_dir),
             str(ram_path),
             spec,
-            {k: str(v) for k, v in disks.items()},
+            {disk: str(path) for disk, path in disks.items()},
             incoming,
         )
-        folder.put_record(record)
+        folder.put_record(record)  # first: what is begun is found again, wherever this process is killed
         try:
+            run_dir.mkdir(mode=0o700)
+            inherit = tuple(taps.values())
+            process = Process.spawn(command(launch), program=qemu.program, log=run_dir / "log", inherit=inherit)
+            record = msgspec.structs.replace(record, pid=process.pid, started=process.started)
+            folder.put_record(record)
             return await self._connect(vm_id, record)
         except BaseException:
-            await process.kill()
+            await record.process().kill()
             self._forget(vm_id, instance)
             raise
 
@@ -362,7 +393,7 @@ class QemuDriver:
 
     async def _living(self, vm_id: VmId, record: InstanceRecord) -> QemuMachine | None:
         """The instance, unless it is dead, or dies while it is spoken to."""
-        process = Process(record.pid, record.started)
+        process = record.process()
         if not process.alive:
             return None
         try:
@@ -377,7 +408,7 @@ class QemuDriver:
         known = self._machines.get(record.instance)
         if known is not None and known.attached:
             return known
-        process, run_dir = Process(record.pid, record.started), Path(record.run_dir)
+        process, run_dir = record.process(), Path(record.run_dir)
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             try:

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from novacron.core.ids import VmId
 from novacron.hypervisor.driver import Stored
+from novacron.hypervisor.qemu.process import Process
 from novacron.protocol.vm import VmSpec
 
 BLOCK_BYTES = 512  # that stat counts in
@@ -25,13 +26,19 @@ class InstanceRecord(Struct, frozen=True):
     """What is written beside a VM so that another process finds its instance again."""
 
     instance: str
-    pid: int
-    started: int
     run_dir: str
     ram_path: str
     spec: VmSpec
     disks: dict[str, str]
     incoming: bool = False  # it waits for its state, or has not been settled as the VM
+    pid: int = 0
+    started: int = 0
+
+    def process(self) -> Process:
+        """Its own; where it was started, and whoever did was killed before its id was noted, it is looked for."""
+        if self.pid:
+            return Process(self.pid, self.started)
+        return Process.find(f"/{self.instance}/qmp,server") or Process(0, 0)
 
 
 class VmFolder:

@@ -43,6 +43,12 @@ async def describe(path: Path, *, image_format: str | None = None) -> dict[str, 
     return info
 
 
+async def chain(path: Path) -> set[str]:
+    """Names of the file of a qcow2 disk, and of all that it lies over."""
+    told = json.loads(await qemu_img("info", "-U", "--backing-chain", "--output=json", "-f", "qcow2", str(path)))
+    return {Path(image["filename"]).name for image in told}
+
+
 async def check_importable(path: Path, image_format: str) -> int:
     """Virtual size in bytes of an image that stands by itself; raises BadImageError.
 

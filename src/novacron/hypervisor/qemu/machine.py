@@ -11,7 +11,6 @@ from novacron.core.ids import VmId
 from novacron.hypervisor.driver import DiskExport, MachineEvent, MachineState, MigrationStatus
 from novacron.hypervisor.errors import QemuDiedError, QmpError, VmStateError
 from novacron.hypervisor.qemu.folder import InstanceRecord
-from novacron.hypervisor.qemu.process import Process
 from novacron.hypervisor.qemu.qmp import Qmp
 
 TRACKING_BYTES: Final = 64 * 1024  # granularity of dirty bitmaps
@@ -33,7 +32,7 @@ class QemuMachine:
         self.ram_path = Path(record.ram_path)
         self.run_dir = Path(record.run_dir)
         self.disks = {name: Path(path) for name, path in record.disks.items()}
-        self.process = Process(record.pid, record.started)
+        self.process = record.process()
         self._qmp = qmp
         self._control = control  # for out-of-band commands, when the first hangs
         self._exports: list[str] = []

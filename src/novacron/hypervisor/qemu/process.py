@@ -38,9 +38,20 @@ class Process:
             os.close(fd)
         return cls(pid, _start_time(pid) or 0)
 
+    @classmethod
+    def find(cls, argument: str) -> "Process | None":
+        """The one that has this text in its arguments."""
+        for arguments in Path("/proc").glob("[0-9]*/cmdline"):
+            if argument.encode() in _read(arguments):
+                pid = int(arguments.parent.name)
+                return cls(pid, _start_time(pid) or 0)
+        return None
+
     @property
     def alive(self) -> bool:
         """Whether any thread of it runs: until the last has ended, its files are open."""
+        if not self.pid:
+            return False  # it was never started
         self._reap()
         return _start_time(self.pid) == self.started and not _has_ended(self.pid)
 
@@ -90,6 +101,20 @@ class Process:
         """Collect its exit status when it was our child: until then it would stay a zombie."""
         with contextlib.suppress(ChildProcessError):  # not ours: its parent collects it
             os.waitpid(self.pid, os.WNOHANG)
+
+
+def is_mapped(path: Path) -> bool:
+    """Whether any process that we may look at has this file in its memory."""
+    name = str(path.resolve()).encode()
+    return any(name in _read(maps) for maps in Path("/proc").glob("[0-9]*/maps"))
+
+
+def _read(path: Path) -> bytes:
+    """A file of /proc; empty when its process has ended or is another user's."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _start_time(pid: int) -> int | None:

@@ -30,6 +30,7 @@ FIGURES: Final[tuple[tuple[str, str, Callable[[MigrationProgress], float]], ...]
     ("wire_rate_bytes_per_second", "Bytes sent per second.", lambda now: now.wire_rate_bytes_s),
     ("dirty_rate_bytes_per_second", "Memory that the guest changes per second.", lambda now: now.dirty_rate_bytes_s),
     ("rtt_seconds", "Smallest round-trip time of its link.", lambda now: now.rtt_ms / 1000),
+    ("throttle_ratio", "Share of CPU time taken from the guest.", lambda now: now.throttle_percent / 100),
     ("streams", "Connections that it uses.", lambda now: now.streams),
 )
 

@@ -6,6 +6,7 @@ import click
 import pytest
 
 from novacron.cli.live import live_line
+from novacron.cli.migration_view import pictures
 from novacron.cli.progress import Bar, describe, options, summary_facts
 from novacron.cli.texts import ago, moment, sizes, span
 from novacron.cli.vm_requests import parse_disk, parse_disk_size, parse_nic, read_seed
@@ -103,7 +104,7 @@ def test_a_node_shows_what_it_found_at_its_start(novacron, served):
 
 
 def test_a_live_line_is_drawn_and_wiped(capsys):
-    with live_line(" --context a") as show:
+    with live_line(pictures(" --context a")) as show:
         show(migration(done=50, converging=False, note="will not converge"), "")
         show(migration(done=60), "the controller is away")
     assert "\x1b" not in capsys.readouterr().err

@@ -5,6 +5,7 @@ import click
 from novacron.cli.follow import follow
 from novacron.cli.kinds import MIGRATIONS
 from novacron.cli.measures import DURATION, RATE
+from novacron.cli.migration_view import MIGRATION
 from novacron.cli.session import Session, in_session
 from novacron.core.settings import load
 from novacron.protocol.migration import MigrationPolicy
@@ -76,7 +77,7 @@ def command(
     )
     begun = session.client.post(MIGRATIONS.path, Migration, MigrateRequest(vm, to, policy))
     if follows:
-        follow(session, begun.value.id)
+        follow(session, MIGRATION, begun.value.id)
         return
     watch = f"novacron migration watch {begun.value.id}{session.context_flag}"
     session.output.said(begun.plain(), f"migration {begun.value.id} has begun; watch it: {watch}")

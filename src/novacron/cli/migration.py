@@ -4,6 +4,7 @@ import click
 
 from novacron.cli.follow import follow as follow_to_end
 from novacron.cli.kinds import JOBS, MIGRATIONS, Found, at
+from novacron.cli.migration_view import MIGRATION
 from novacron.cli.output import Column
 from novacron.cli.progress import describe, options, summary_facts
 from novacron.cli.session import Session, in_session
@@ -95,7 +96,7 @@ def series(session: Session, migration: str) -> None:
 @in_session
 def watch(session: Session, migration: str) -> None:
     """Follow a migration to its end. Ctrl-C leaves it running."""
-    follow_to_end(session, migration)
+    follow_to_end(session, MIGRATION, migration)
 
 
 @group.command("cancel")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import click
 
 from novacron.cli.live import live_line
+from novacron.cli.migration_view import pictures
 from novacron.cli.progress import describe
 from novacron.cli.texts import span
 from novacron.core.units import format_rate
@@ -43,7 +44,7 @@ class Story:
         if self.quiet:
             yield lambda _: None
         elif sys.stdout.isatty():
-            with live_line() as show:
+            with live_line(pictures()) as show:
                 yield lambda migration: show(migration, "")
         else:
             yield self._by_phases()

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 import pytest
 
-from novacron.control.kinds import IMAGES, MIGRATIONS, NODES, VMS
+from novacron.control.kinds import BATCHES, IMAGES, MIGRATIONS, NODES, VMS
 from novacron.core.clock import SystemClock
-from novacron.core.ids import ImageId, MigrationId, NodeId, VmId, new_id
+from novacron.core.ids import BatchId, ImageId, MigrationId, NodeId, VmId, new_id
 from novacron.launch.commands import root
-from novacron.protocol.resources import Image, Migration, Node, Vm
+from novacron.protocol.resources import Batch, Image, Migration, Node, Vm
 from novacron.protocol.vm import VmSpec
 from novacron.workflow import journal
 
@@ -40,6 +40,11 @@ COMMANDS = {
     "vm delete demo --force --no-wait": ["DELETE /vms/{vm}"],
     "vm console demo": ["WS /vms/{vm}/console"],
     "migrate demo --to site-b": ["POST /migrations"],
+    "migrate demo other --to site-b": ["POST /batches"],
+    "batch list": ["GET /batches"],
+    "batch show {batch}": ["GET /batches/{batch}"],
+    "batch watch {batch}": ["GET /batches/{batch}"],
+    "batch cancel {batch}": ["POST /batches/{batch}/cancel"],
     "migration list": ["GET /migrations"],
     "migration show {migration}": ["GET /migrations/{migration}"],
     "migration series {migration}": ["GET /migrations/{migration}/series"],
@@ -113,6 +118,7 @@ def furnished(served, tmp_path):
     migration = Migration(
         MigrationId(new_id("migration")), vm.id, "demo", "site-a", "site-b", "outgoing", "copy", outcome="failed"
     )
+    batch = Batch(BatchId(new_id("batch")), "site-b", outcome="failed")
     job = new_id("job")
 
     def furnish(tx):
@@ -120,10 +126,11 @@ def furnished(served, tmp_path):
         VMS.put(tx, vm)
         IMAGES.put(tx, Image(ImageId(new_id("image")), "debian", "raw", 1 << 20, "0" * 64, 1 << 20))
         MIGRATIONS.put(tx, migration, named=False)
+        BATCHES.put(tx, batch, named=False)
         journal.submit(tx, job, "vm.delete", "/api/v1/vms/x", {"vm_id": "vm-x", "node_id": node.id})
 
     served.write(furnish)
-    return served, {"tmp": str(tmp_path), "migration": migration.id, "job": job}
+    return served, {"tmp": str(tmp_path), "migration": migration.id, "batch": batch.id, "job": job}
 
 
 def asked(requests, routes):

@@ -3,32 +3,37 @@
 The nodes are a stand-in that keeps what they would: VMs, attempts and their states, as the agent's journal has them.
 """
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
 
-from novacron.control.kinds import MIGRATIONS, SCHEMA, VMS
+from novacron.control.batch_workflow import BatchJob, BatchWorkflow
+from novacron.control.kinds import BATCHES, MIGRATIONS, NODES, SCHEMA, VMS
 from novacron.control.migrate_workflow import MigrateWorkflow
 from novacron.control.vm_workflows import VmWorkflows
 from novacron.core.clock import SystemClock
 from novacron.core.errors import RemoteError
-from novacron.core.ids import ClusterId, MigrationId, NodeId, VmId, new_id
+from novacron.core.ids import BatchId, ClusterId, MigrationId, NodeId, VmId, new_id
 from novacron.database.database import Database
+from novacron.database.resources import watch
 from novacron.protocol.migration import (
+    ByteSplit,
     IncomingReady,
     MigrationPolicy,
     MigrationReport,
+    MigrationSummary,
     OutgoingOffer,
 )
 from novacron.protocol.node import Nothing, VmReport
-from novacron.protocol.resources import Migration, Vm
+from novacron.protocol.resources import Batch, Cluster, Migration, Node, Vm
 from novacron.protocol.vm import VmSpec
 from novacron.workflow.testing import Trial, fail_every_step, repeat_every_step
 
 CLOCK = SystemClock()
 OWN, PEER, NODE = ClusterId("own"), ClusterId("peer"), NodeId("node-1")
-VM, MIGRATION = VmId("vm-1"), MigrationId("migration-1")
+VM, MIGRATION, BATCH = VmId("vm-1"), MigrationId("migration-1"), BatchId("batch-1")
 SPEC = VmSpec("demo", 1, 1 << 27)
 
 
@@ -238,3 +243,69 @@ async def test_whichever_step_of_a_deletion_runs_twice_it_is_gone(vm_world):
         assert (nodes.vm, vm) == (None, None), step
 
     await repeat_every_step(vm_world(1, "running", check), CLOCK)
+
+
+@pytest.fixture
+def batch_world(fresh_database):
+    """Two VMs on a node that is being drained to a peer, where every migration succeeds at once."""
+
+    def world(outcome):
+        @asynccontextmanager
+        async def fresh():
+            node = Node(NODE, "node-1", "127.0.0.1:1", "spiffe://own/node/node-1", state="ready", drain="draining")
+            vms = [Vm(VmId(f"vm-{n}"), f"vm-{n}", SPEC, "running", 1, NODE) for n in (1, 2)]
+            batch = Batch(BATCH, "peer", drains="node-1", concurrency=1)
+            records = [(NODES, node, True), (BATCHES, batch, False), *((VMS, vm, True) for vm in vms)]
+            async with fresh_database(*records) as database:
+                own = Cluster(OWN, "own", "1", "127.0.0.1:1")
+                workflow = BatchWorkflow(database, None, None, own, CLOCK).workflow()
+                body = msgspec.to_builtins(BatchJob(BATCH, PEER, "", MigrationPolicy()))
+
+                async def check(step):
+                    record = (await database.read(lambda tx: BATCHES.get(tx, BATCH))).value
+                    left = await database.read(lambda tx: list(VMS.every(tx)))
+                    outcome(step, record, (await database.read(lambda tx: NODES.get(tx, NODE))).value, left)
+
+                settling = asyncio.create_task(settle_every_migration(database))
+                yield Trial(database, workflow, body, check)
+                settling.cancel()
+                await asyncio.gather(settling, return_exceptions=True)
+
+        return fresh
+
+    return world
+
+
+async def settle_every_migration(database):
+    """What the other sagas do, at once."""
+
+    def settle(tx, found):
+        summary = MigrationSummary(1, 1, 1, 1, 1, 1, 0, 1, True, ByteSplit())
+        ended = msgspec.structs.replace(found, outcome="succeeded", phase="done", summary=summary)
+        MIGRATIONS.put(tx, ended, named=False)
+        VMS.delete(tx, found.vm_id)
+
+    async for change in watch(database, 0):
+        if change.kind == "migration":
+            found = msgspec.json.decode(change.body, type=Migration)
+            if not found.outcome:
+                await database.write(lambda tx, found=found: settle(tx, found))
+
+
+async def test_whichever_step_of_a_batch_fails_every_vm_is_told_of_and_no_other_begins(batch_world):
+    def check(step, record, node, left):
+        assert record.outcome == {"begin": "failed", "move": "partial", "close": "succeeded"}[step]
+        assert all(move.outcome for move in record.moves)
+        assert record.problem.code == "injected"
+        assert node.drain == ("drained" if step == "close" else "draining")
+        assert [vm.migration_id for vm in left] == ([None, None] if step == "begin" else [])
+
+    await fail_every_step(batch_world(check), CLOCK)
+
+
+async def test_whichever_step_of_a_batch_runs_twice_every_vm_moves_once(batch_world):
+    def check(step, record, node, left):
+        assert (record.outcome, node.drain, left) == ("succeeded", "drained", []), step
+        assert [move.outcome for move in record.moves] == ["succeeded", "succeeded"]
+
+    await repeat_every_step(batch_world(check), CLOCK)

@@ -8,7 +8,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ControllerRouterHandler
 
-from novacron.api import clusters, console, events, images, metrics, migrations, problems, sign_in, vms
+from novacron.api import batches, clusters, console, events, images, metrics, migrations, problems, sign_in, vms
 from novacron.api.answers import API
 from novacron.api.auth import READ, guard
 from novacron.control.controller import Controller
@@ -53,6 +53,10 @@ def create_app(controller: Controller | None, *, pages: Sequence[ControllerRoute
             migrations.start_migration,
             migrations.cancel_migration,
             migrations.roll_back_migration,
+            batches.list_batches,
+            batches.get_batch,
+            batches.start_batch,
+            batches.cancel_batch,
             migrations.list_all_jobs,
             migrations.get_one_job,
             events.watch_events,

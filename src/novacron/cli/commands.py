@@ -8,8 +8,9 @@ from novacron.cli.lazy import Lazy
 COMMANDS: Final[Mapping[str, Lazy]] = {
     "vm": Lazy("novacron.cli.vm:group", "Make, run, look at and remove VMs."),
     "image": Lazy("novacron.cli.image:group", "What VMs are made from."),
-    "migrate": Lazy("novacron.cli.migrate:command", "Move a VM to another cluster or node while it runs."),
+    "migrate": Lazy("novacron.cli.migrate:command", "Move VMs to another cluster or node while they run."),
     "migration": Lazy("novacron.cli.migration:group", "Migrations: list, show, series, watch, cancel, rollback."),
+    "batch": Lazy("novacron.cli.batch:group", "Many VMs at once: list, show, watch, cancel."),
     "federation": Lazy("novacron.cli.federation:group", "Clusters that this one moves VMs to and from."),
     "job": Lazy("novacron.cli.job:group", "Long work of the cluster."),
     "event": Lazy("novacron.cli.event:group", "Changes of the cluster, as they happen."),

@@ -7,6 +7,7 @@ CliError
 ├── ApiUnreachableError       nothing answers at the context's address (retryable)
 ├── ApiAnswerError            what answers does not speak as NovaCron does
 ├── WorkFailedError           long work ended badly; code and cause are the job's own
+├── PartlyDoneError           long work of many parts: some were done, some were not
 ├── ConsoleClosedError        the console ended by an error at the other side
 └── UnverifiedError           the migration is done, and nobody has seen the guest well
     VersionGoneError          the changes since a version are not known any more: list again
@@ -75,6 +76,13 @@ class WorkFailedError(CliError):
     def __init__(self, cause: str, *, code: str, next_command: str = "") -> None:
         super().__init__(cause, next_command=next_command)
         self.code = code  # type: ignore[misc]  # the job's own
+
+
+class PartlyDoneError(CliError):
+    """Long work of many parts: some were done, some were not."""
+
+    code = "done_in_part"
+    exit_code = 7
 
 
 class ConsoleClosedError(CliError):

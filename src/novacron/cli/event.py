@@ -6,7 +6,7 @@ import msgspec
 from novacron.cli import events
 from novacron.cli.session import Session, in_session
 
-KINDS = ("cluster", "node", "image", "vm", "migration", "peer")
+KINDS = ("cluster", "node", "image", "vm", "migration", "batch", "peer")
 
 
 @click.group("event")
@@ -34,4 +34,5 @@ def _text(change: events.Change) -> str:
         return f"{change.version}  {change.kind}  {change.id}  gone"
     fields = msgspec.json.decode(change.value)
     state = fields.get("outcome") or fields.get("state") or fields.get("phase") or fields.get("format") or ""
+    state = ", ".join(filter(None, (state, fields.get("drain"))))
     return f"{change.version}  {change.kind}  {fields.get('name') or fields.get('vm_name') or change.id}  {state}"

@@ -2,21 +2,22 @@
 
 import click
 
+from novacron.cli.batch import tell_begun
 from novacron.cli.follow import follow
-from novacron.cli.kinds import MIGRATIONS
+from novacron.cli.kinds import BATCHES, MIGRATIONS
 from novacron.cli.measures import DURATION, RATE
 from novacron.cli.migration_view import MIGRATION
+from novacron.cli.policy import policy_of
 from novacron.cli.session import Session, in_session
 from novacron.core.settings import load
-from novacron.protocol.migration import MigrationPolicy
-from novacron.protocol.resources import Migration
-from novacron.protocol.rest import MigrateRequest
+from novacron.protocol.resources import Batch, Migration
+from novacron.protocol.rest import BatchRequest, MigrateRequest
 
 DEFAULT = "  [default: the setting migrate."
 
 
 @click.command("migrate")
-@click.argument("vm")
+@click.argument("vms", metavar="VM...", nargs=-1)
 @click.option("--to", required=True, metavar="CLUSTER[/NODE]", help="/NODE alone: another node of the same cluster.")
 @click.option(
     "--strategy",
@@ -28,6 +29,9 @@ DEFAULT = "  [default: the setting migrate."
     type=click.Choice(["wait", "throttle", "stop"]),
     help=f"What to do about a guest that outruns the link.{DEFAULT}when_busy]",
 )
+@click.option("--all-from", metavar="NODE", default="", help="All VMs of a node, instead of those that are named.")
+@click.option("--concurrency", type=int, help=f"Of many VMs, how many at once.{DEFAULT}batch_concurrency]")
+@click.option("--priority", type=int, default=0, show_default=True, help="Of many VMs: the higher goes before others.")
 @click.option("--max-downtime", type=DURATION, help=f"How long the guest may stand still.{DEFAULT}max_downtime_ms]")
 @click.option("--bandwidth", type=RATE, help="At most this much of the link, for example 200Mbit/s.")
 @click.option("--streams", type=int, help=f"Connections.{DEFAULT}streams]")
@@ -39,11 +43,14 @@ DEFAULT = "  [default: the setting migrate."
 @in_session
 def command(
     session: Session,
-    vm: str,
+    vms: tuple[str, ...],
     *,
     to: str,
     strategy: str | None,
     when_busy: str | None,
+    all_from: str,
+    concurrency: int | None,
+    priority: int,
     max_downtime: int | None,
     bandwidth: int | None,
     streams: int | None,
@@ -53,10 +60,13 @@ def command(
     retry_for: int | None,
     follows: bool,
 ) -> None:
-    """Move a VM to another cluster or node while it runs."""
+    """Move VMs to another cluster or node while they run: one, or many by a batch."""
+    if bool(vms) == bool(all_from):
+        raise click.UsageError("name VMs, or give --all-from NODE")
     flags = {
         "migrate.strategy": strategy,
         "migrate.when_busy": when_busy,
+        "migrate.batch_concurrency": concurrency,
         "migrate.max_downtime_ms": max_downtime,
         "migrate.verify_window_ms": verify_window,
         "migrate.retry_for_ms": retry_for,
@@ -64,18 +74,13 @@ def command(
         "migrate.compression_level": level,
     }
     wanted = load(flags=flags).settings.migrate
-    policy = MigrationPolicy(
-        strategy=wanted.strategy,
-        when_busy=wanted.when_busy,
-        max_downtime_ms=wanted.max_downtime_ms,
-        bandwidth_bytes_s=bandwidth,
-        streams=wanted.streams,
-        compression_level=wanted.compression_level,
-        verify_window_ms=wanted.verify_window_ms,
-        move_disks=not no_disks,
-        retry_for_ms=wanted.retry_for_ms,
-    )
-    begun = session.client.post(MIGRATIONS.path, Migration, MigrateRequest(vm, to, policy))
+    policy = policy_of(wanted, bandwidth_bytes_s=bandwidth, move_disks=not no_disks)
+    if all_from or len(vms) > 1:
+        many = BatchRequest(to, vms, all_from, wanted.batch_concurrency, priority, policy)
+        batch = session.client.post(BATCHES.path, Batch, many)
+        tell_begun(session, batch, f"batch {batch.value.id} has begun", follows=follows)
+        return
+    begun = session.client.post(MIGRATIONS.path, Migration, MigrateRequest(vms[0], to, policy))
     if follows:
         follow(session, MIGRATION, begun.value.id)
         return

@@ -44,7 +44,8 @@ class Admission:
         Raises NameTakenError, NoRoomError, MigrationRefusedError, NodeUnreachableError, RemoteError.
         """
         known = await self._database.read(lambda tx: self._check(tx, order))
-        node = known or await self._vms.place(order.spec, order.node)
+        busy = await self._database.read(_busy)
+        node = known or await self._vms.place(order.spec, order.node, avoid=busy)
         if str(SpiffeId(self._cluster.id, "node", node.id)) == order.source_node:
             raise MigrationRefusedError(
                 f"VM {order.spec.name} is on node {node.name} already", next_command="novacron node list"
@@ -148,3 +149,8 @@ class Admission:
                 MIGRATIONS.put(tx, ended, named=False)
 
         await self._database.write(end)
+
+
+def _busy(tx: Transaction) -> frozenset[str]:
+    """Nodes that a VM is on its way to: those that come together are spread."""
+    return frozenset(move.target_node for move in MIGRATIONS.every(tx) if not move.outcome and move.target_node)

@@ -13,6 +13,8 @@ import msgspec
 
 from novacron.control import saved_state
 from novacron.control.admission import Admission
+from novacron.control.batch_workflow import BatchWorkflow
+from novacron.control.batches import Batches
 from novacron.control.images import Images
 from novacron.control.kinds import CLUSTERS, SCHEMA
 from novacron.control.migrate_workflow import MigrateWorkflow
@@ -56,8 +58,9 @@ class Controller:
         self.peers = Peers(database, trust, self.nodes, cluster, clock)
         self.migrations = Migrations(database, self.nodes, self.peers, cluster, clock)
         self.admission = Admission(database, self.nodes, self.vms, cluster, clock)
+        self.batches = Batches(database, self.peers, cluster.id, clock)
         self.runner = WorkflowRunner(database, self._workflows(), clock)
-        self.vms.runner = self.migrations.runner = self.runner
+        self.vms.runner = self.migrations.runner = self.batches.runner = self.runner
 
     @classmethod
     @asynccontextmanager
@@ -123,8 +126,9 @@ class Controller:
         own = self.cluster.id
         migrate = MigrateWorkflow(self.database, self.nodes, self._site, own, self.clock)
         rollback = RollbackWorkflow(self.database, self.peers, self.migrations, own, self.clock)
+        batch = BatchWorkflow(self.database, self.vms, self.migrations, self.cluster, self.clock)
         vms = VmWorkflows(self.database, self.nodes, self.vms)
-        return [*vms.workflows(), migrate.workflow(), rollback.workflow()]
+        return [*vms.workflows(), migrate.workflow(), rollback.workflow(), batch.workflow()]
 
     def _site(self, cluster_id: ClusterId) -> Site:
         if cluster_id == self.cluster.id:

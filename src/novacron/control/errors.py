@@ -3,9 +3,12 @@
 ControlError
 ├── NoRoomError              no node can take this VM; says what is missing
 ├── NodeUnreachableError     the node of this VM does not answer (retryable)
+├── NodeDrainedError         the node takes no VM until it is undrained
+├── NodeInUseError           the node has VMs, or serves
 ├── PeerUnreachableError     that cluster does not answer (retryable)
 ├── PeerUnknownError         there is no such cluster here
 ├── MigrationRefusedError    this VM cannot be moved like that
+├── BatchRefusedError        this cannot be asked of a batch now
 ├── ImageInUseError          a VM still boots from it
 └── SavedStateError          the archive cannot be restored here
 """
@@ -36,6 +39,22 @@ class NodeUnreachableError(ControlError, UnreachableError):
     retryable = True
 
 
+class NodeDrainedError(ControlError, ConflictError):
+    """The node takes no VM until it is undrained."""
+
+    code = "node_drained"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status
+
+
+class NodeInUseError(ControlError, ConflictError):
+    """The node has VMs, or serves."""
+
+    code = "node_in_use"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status
+
+
 class PeerUnreachableError(ControlError, UnreachableError):
     """That cluster does not answer."""
 
@@ -57,6 +76,14 @@ class MigrationRefusedError(ControlError, ConflictError):
     """This VM cannot be moved like that."""
 
     code = "migration_refused"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status
+
+
+class BatchRefusedError(ControlError, ConflictError):
+    """This cannot be asked of a batch now."""
+
+    code = "batch_refused"
     exit_code = ConflictError.exit_code
     http_status = ConflictError.http_status
 

@@ -34,19 +34,15 @@ class Migrations:
 
     async def start(self, request: MigrateRequest) -> Migration:
         """Begin; raises MigrationRefusedError, PeerUnknownError, ResourceUnknownError."""
-        cluster, _, node = request.to.partition("/")
-        target, name = self._cluster.id, self._cluster.name
-        if cluster not in {"", self._cluster.name, self._cluster.id}:
-            peer = await self._peers.get(cluster)
-            target, name = peer.id, peer.name
-        elif not node:
+        to = await self._peers.destination(request.to)
+        if to.cluster_id == self._cluster.id and not to.node:
             raise MigrationRefusedError(
                 f"the VM is in cluster {self._cluster.name} already: name a node (/NODE) or another cluster",
                 next_command="novacron federation list",
             )
         migration_id = MigrationId(new_id("migration"))
         return await self._submit(
-            migration_id, request.vm, target=target, target_name=name, node=node, policy=request.policy
+            migration_id, request.vm, target=to.cluster_id, target_name=to.cluster, node=to.node, policy=request.policy
         )
 
     async def send_back(self, target: ClusterId, request: ReturnVm, *, wanted_node: str = "") -> Migration:

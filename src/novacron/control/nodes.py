@@ -88,7 +88,8 @@ class Nodes:
             known = NODES.find(tx, request.name)
             node_id = known.value.id if known else NodeId(new_id("node"))
             identity = SpiffeId(self._cluster.id, "node", node_id)
-            node = Node(node_id, request.name, request.address, str(identity), seen_at=now)
+            drain = known.value.drain if known else ""
+            node = Node(node_id, request.name, request.address, str(identity), seen_at=now, drain=drain)
             NODES.put(tx, node)
             return node
 
@@ -114,6 +115,16 @@ class Nodes:
 
         self._watch(await self._database.write(move))
         return Nothing()
+
+    async def forget(self, node_id: NodeId) -> None:
+        """Let go of a node that was removed."""
+        watching, client = self._watching.pop(node_id, None), self._clients.pop(node_id, None)
+        if watching is not None:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        if client is not None:
+            await client.close()
+        self._heard.pop(node_id, None)
 
     async def call(self, node_id: NodeId, method: str, request: Struct, answer: type[A]) -> A:
         """Ask a node; raises NodeUnreachableError, RemoteError."""

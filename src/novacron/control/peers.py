@@ -1,5 +1,6 @@
 """Other clusters: how they join, and calls to them."""
 
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import msgspec
@@ -31,6 +32,15 @@ SEEN_EVERY_S: Final = 60.0  # how often a peer that answers is noted: each note 
 JOINING, JOINED, UNREACHABLE = "joining", "joined", "unreachable"
 A = TypeVar("A", bound=Struct)
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where VMs go: a cluster, perhaps one node of it."""
+
+    cluster_id: ClusterId
+    cluster: str
+    node: str = ""
 
 
 class Peers:
@@ -102,6 +112,14 @@ class Peers:
                 f"cluster {self._cluster.name} knows no cluster {reference!r}", next_command="novacron federation list"
             )
         return found.value
+
+    async def destination(self, to: str) -> Destination:
+        """Where ``cluster``, ``cluster/node`` or ``/node`` is; raises PeerUnknownError."""
+        cluster, _, node = to.partition("/")
+        if cluster in {"", self._cluster.name, self._cluster.id}:
+            return Destination(self._cluster.id, self._cluster.name, node)
+        peer = await self.get(cluster)
+        return Destination(peer.id, peer.name, node)
 
     async def call(self, peer: PeerCluster, method: str, request: Struct, answer: type[A]) -> A:
         """Ask a peer's controller; raises PeerUnreachableError, RemoteError."""

@@ -79,7 +79,7 @@ class PeerService:
     async def summary(self, _caller: SpiffeId, _: Nothing) -> PeerSummary:
         """How much room there is here."""
         nodes = await self._database.read(lambda tx: list(NODES.every(tx)))
-        ready = [node.capabilities for node in nodes if node.state == "ready"]
+        ready = [node.capabilities for node in nodes if node.state == "ready" and not node.drain]
         return PeerSummary(
             self._cluster.id,
             self._cluster.name,

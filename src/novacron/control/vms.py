@@ -1,6 +1,6 @@
 """VMs of this cluster: what people may ask of them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from novacron.control import scheduler, specs
-from novacron.control.errors import NodeUnreachableError
+from novacron.control.errors import NodeDrainedError, NodeUnreachableError
 from novacron.control.images import Images
 from novacron.control.kinds import MIGRATIONS, NODES, VMS
 from novacron.control.nodes import Nodes
@@ -25,6 +25,7 @@ from novacron.workflow import journal
 from novacron.workflow.runner import WorkflowRunner
 
 STOP_MARGIN_S: Final = 15.0
+OFF: Final = frozenset({"stopped", "failed"})  # states of a VM that does not run
 TAKEN_OVER: Final = "taken_over"  # an outcome of a migration
 
 
@@ -62,8 +63,8 @@ class Vms:
         self.runner.wake()
         return vm, job_id
 
-    async def place(self, spec: VmSpec, wanted: str = "") -> Node:
-        """The node for a VM, by the room that there is at this moment."""
+    async def place(self, spec: VmSpec, wanted: str = "", *, source: str = "", avoid: Collection[str] = ()) -> Node:
+        """The node for a VM, by the room that there is at this moment. See ``scheduler.place``."""
         nodes = []
         for node in await self._database.read(lambda tx: list(NODES.every(tx))):
             fresh = node
@@ -74,7 +75,7 @@ class Vms:
                 except NodeUnreachableError:
                     fresh = msgspec.structs.replace(node, state="unreachable")
             nodes.append(fresh)
-        return scheduler.place(nodes, spec, wanted)
+        return scheduler.place(nodes, spec, wanted, source=source, avoid=avoid)
 
     async def supply(self, node_id: NodeId, images: list[Image]) -> None:
         """Bring images to a node."""
@@ -89,10 +90,11 @@ class Vms:
             await self._images.ship(image, presence, write)
 
     async def start(self, reference: str) -> Vm:
-        """A cold boot; what it boots from is brought to its node first."""
+        """A cold boot; what it boots from is brought to its node first. Raises NodeDrainedError."""
         vm = await self._get(reference)
         images = await self._database.read(lambda tx: specs.images_of(tx, vm.spec, disks=False))
         await self.supply(_node_of(vm), images)
+        await self._database.read(lambda tx: _check_open(tx, vm))
         return await self._ask(vm, "vm.start", VmRef(vm.id))
 
     async def pause(self, reference: str) -> Vm:
@@ -134,7 +136,7 @@ class Vms:
     async def delete(self, reference: str, *, force: bool) -> str:
         """The job that removes it; a running one only by ``force``. Raises ConflictError."""
         vm = await self._get(reference)
-        if vm.state not in {"stopped", "failed"} and not force:
+        if vm.state not in OFF and not force:
             raise ConflictError(f"VM {vm.name} is {vm.state}", next_command=f"novacron vm stop {vm.name}")
         job_id = new_id("job")
         await self.runner.submit(job_id, "vm.delete", f"/api/v1/vms/{vm.id}", {"vm_id": vm.id, "node_id": vm.node_id})
@@ -157,6 +159,15 @@ class Vms:
     async def _noted(self, vm: Vm, report: VmReport) -> Vm:
         await self._nodes.note(report, _node_of(vm))
         return await self._get(vm.id)
+
+
+def _check_open(tx: Transaction, vm: Vm) -> None:
+    """A node that is drained boots nothing."""
+    node = NODES.get(tx, _node_of(vm)).value
+    if node.drain and vm.state in OFF:
+        raise NodeDrainedError(
+            f"node {node.name} is {node.drain}, and starts no VM", next_command=f"novacron node undrain {node.name}"
+        )
 
 
 def _last_move(tx: Transaction, reference: str) -> tuple[Migration, Node]:

@@ -11,6 +11,7 @@ NodeId = NewType("NodeId", str)
 ClusterId = NewType("ClusterId", str)
 ImageId = NewType("ImageId", str)
 MigrationId = NewType("MigrationId", str)
+BatchId = NewType("BatchId", str)
 TokenId = NewType("TokenId", str)
 RequestId = NewType("RequestId", str)
 

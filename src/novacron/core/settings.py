@@ -75,6 +75,7 @@ class MigrateSettings(Struct, frozen=True):
     streams: Annotated[int, Meta(ge=1, le=16)] = 2
     compression_level: Annotated[int, Meta(ge=1, le=19)] = 1
     retry_for_ms: Annotated[int, Meta(ge=0)] = 3_600_000  # how long one that broke is begun again
+    batch_concurrency: Annotated[int, Meta(ge=1, le=64)] = 2  # of a batch, at one link and at one host
 
 
 class Settings(Struct, frozen=True):

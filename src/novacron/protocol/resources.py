@@ -5,7 +5,7 @@ Fields carry their unit in their names; times are seconds since 1970, UTC.
 
 from msgspec import Struct, field
 
-from novacron.core.ids import ClusterId, ImageId, MigrationId, NodeId, TokenId, VmId
+from novacron.core.ids import BatchId, ClusterId, ImageId, MigrationId, NodeId, TokenId, VmId
 from novacron.protocol.migration import MigrationProgress, MigrationSummary
 from novacron.protocol.node import Orphan
 from novacron.protocol.vm import HostCapabilities, VmSpec
@@ -37,6 +37,7 @@ class Node(Struct, frozen=True):
     spiffe_id: str
     capabilities: HostCapabilities = field(default_factory=HostCapabilities)
     state: str = "joining"  # joining, ready, unreachable
+    drain: str = ""  # draining, drained: it takes no VM; empty: it does
     seen_at: float = 0.0
     orphans: tuple[Orphan, ...] = ()  # found at its last start
 
@@ -104,6 +105,39 @@ class MigrationSeries(Struct, frozen=True):
     """How a migration went, by time."""
 
     items: tuple[ProgressPoint, ...]
+
+
+class BatchMove(Struct, frozen=True):
+    """One VM of a batch: how far it is, and what became of it."""
+
+    vm_id: VmId
+    vm_name: str
+    source_node: str
+    predicted_bytes: int  # what it is expected to cost: the smallest goes first
+    target_node: str = ""  # that was named, or chosen in this cluster
+    migration_id: MigrationId | None = None  # the last attempt
+    phase: str = "waiting"  # held: it cannot move yet; then its migration's
+    done_bytes: int = 0
+    total_bytes: int = 0
+    outcome: str = ""  # its migration's; unverified: it has moved, and nobody has seen it well; stays: it does not run
+    problem: Problem | None = None  # what it failed for, stays or waits for, or the attempt before broke for
+
+
+class Batch(Struct, frozen=True):
+    """Many VMs on their way to one place, a few at a time."""
+
+    id: BatchId
+    target_cluster: str
+    target_node: str = ""  # empty: whichever has room
+    drains: str = ""  # the node that is emptied by it
+    concurrency: int = 2  # at most, of all migrations at its link, and at one host
+    priority: int = 0  # at one link the higher goes first
+    moves: tuple[BatchMove, ...] = ()  # in their order
+    cancelling: bool = False
+    outcome: str = ""  # empty while under way; succeeded, partial, failed, cancelled
+    problem: Problem | None = None  # of the batch itself, beside those of its moves
+    started_at: float = 0.0
+    ended_at: float = 0.0
 
 
 class PeerCluster(Struct, frozen=True):

@@ -11,6 +11,9 @@ from novacron.protocol.migration import MigrationPolicy
 from novacron.protocol.vm import Bytes, CloudInitSeed, Name, ShortText, Vcpus
 
 Reference = Annotated[str, Meta(min_length=1, max_length=200)]  # a name or an id
+MaybeReference = Annotated[str, Meta(max_length=200)]
+Concurrency = Annotated[int, Meta(ge=1, le=64)]
+Priority = Annotated[int, Meta(ge=-9, le=9)]
 
 
 class DiskRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +76,26 @@ class MigrateRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
     vm: Reference
     to: Reference
+    policy: MigrationPolicy = field(default_factory=MigrationPolicy)
+
+
+class BatchRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Move ``vms``, or all that ``node`` has, to ``to``: a cluster (the own one: other nodes of it), or a node."""
+
+    to: Reference
+    vms: Annotated[tuple[Reference, ...], Meta(max_length=1000)] = ()
+    node: MaybeReference = ""
+    concurrency: Concurrency = 2
+    priority: Priority = 0
+    policy: MigrationPolicy = field(default_factory=MigrationPolicy)
+
+
+class DrainRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Move what runs on a node to ``to``; empty: to other nodes of its cluster."""
+
+    to: MaybeReference = ""
+    concurrency: Concurrency = 2
+    priority: Priority = 0
     policy: MigrationPolicy = field(default_factory=MigrationPolicy)
 
 

@@ -62,7 +62,7 @@ async function act(migration, verb) {
 }
 
 async function migrate(vm) {
-  const nodes = state.all("node").filter((node) => node.id !== vm.node_id && node.state === "ready").map((node) => `/${node.name}`);
+  const nodes = state.all("node").filter((node) => node.id !== vm.node_id && node.state === "ready" && !node.drain).map((node) => `/${node.name}`);
   const targets = [...state.all("peer").map((peer) => peer.name), ...nodes];
   const text = targets.length ? "It goes on running while it moves." : "There is nowhere to go: join another cluster with novacron federation invite.";
   const to = await confirm({ title: `Migrate ${vm.name}`, text, yes: "Migrate", targets });

@@ -10,7 +10,7 @@ export function box(site) {
     update(now) {
       write(title, now.name);
       const room = now.capabilities ? `${size(now.capabilities.memory_free_bytes)} of RAM free` : "";
-      write(state, [now.capabilities ? "node" : "peer", now.state, room].filter(Boolean).join(" · "));
+      write(state, [now.capabilities ? "node" : "peer", now.state, now.drain, room].filter(Boolean).join(" · "));
       state.className = now.state === "unreachable" ? "problem" : "quiet";
     },
   };

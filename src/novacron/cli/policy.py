@@ -1,0 +1,21 @@
+"""How migrations shall go about their work, from the settings."""
+
+from novacron.core.settings import MigrateSettings
+from novacron.protocol.migration import MigrationPolicy
+
+
+def policy_of(
+    wanted: MigrateSettings, *, bandwidth_bytes_s: int | None = None, move_disks: bool = True
+) -> MigrationPolicy:
+    """What the API takes."""
+    return MigrationPolicy(
+        strategy=wanted.strategy,
+        when_busy=wanted.when_busy,
+        max_downtime_ms=wanted.max_downtime_ms,
+        bandwidth_bytes_s=bandwidth_bytes_s,
+        streams=wanted.streams,
+        compression_level=wanted.compression_level,
+        verify_window_ms=wanted.verify_window_ms,
+        move_disks=move_disks,
+        retry_for_ms=wanted.retry_for_ms,
+    )

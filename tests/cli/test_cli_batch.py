@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from novacron.cli.batch_view import BATCH, describe, move_lines, route
-from novacron.control.kinds import BATCHES
-from novacron.core.ids import BatchId, new_id
-from novacron.protocol.resources import Batch, BatchMove, Problem
+from novacron.control.kinds import BATCHES, NODES
+from novacron.core.ids import BatchId, NodeId, new_id
+from novacron.protocol.resources import Batch, BatchMove, Node, Problem
 
 NO_ROOM = Problem("no_room", "no node can take VM db", "novacron node list")
 MOVES = (
@@ -70,6 +70,20 @@ def test_a_command_that_followed_a_batch_ends_as_it_did(novacron, served, ended,
     if said:
         told = json.loads(done.err.splitlines()[-1])
         assert (told["code"], told["next_command"]) == (said, f"novacron batch show {ended.id}")
+
+
+def test_an_empty_node_is_drained_shown_and_undrained(novacron, served):
+    node = Node(NodeId(new_id("node")), "node-1", "127.0.0.1:1", "spiffe://x", state="unreachable")
+    served.write(lambda tx: NODES.put(tx, node))
+    drained = novacron("node", "drain", "node-1", "--concurrency", "3", "--follow", "--output", "json")
+    assert drained.code == 0, drained
+    shown = json.loads(drained.out)
+    assert (shown["drains"], shown["concurrency"], shown["outcome"]) == ("node-1", 3, "succeeded")
+    assert "unreachable, drained" in novacron("node", "list").out
+    assert novacron("node", "undrain", "node-1").code == 0
+    assert "drained" not in novacron("node", "show", "node-1").out
+    assert novacron("node", "remove", "node-1").code == 0
+    assert novacron("node", "show", "node-1").code == 3
 
 
 def test_vms_and_a_node_at_once_or_neither_is_wrong_usage(novacron):

@@ -8,7 +8,19 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ControllerRouterHandler
 
-from novacron.api import batches, clusters, console, events, images, metrics, migrations, problems, sign_in, vms
+from novacron.api import (
+    batches,
+    clusters,
+    console,
+    events,
+    images,
+    maintenance,
+    metrics,
+    migrations,
+    problems,
+    sign_in,
+    vms,
+)
 from novacron.api.answers import API
 from novacron.api.auth import READ, guard
 from novacron.control.controller import Controller
@@ -27,6 +39,9 @@ def create_app(controller: Controller | None, *, pages: Sequence[ControllerRoute
             clusters.list_nodes,
             clusters.get_node,
             clusters.invite_node,
+            maintenance.drain_node,
+            maintenance.undrain_node,
+            maintenance.remove_node,
             clusters.list_peers,
             clusters.get_peer,
             clusters.invite_peer,

@@ -26,4 +26,7 @@ NODE: Final[Mapping[str, Lazy]] = {
     "list": Lazy("novacron.cli.node:list_nodes", "List the nodes of the cluster."),
     "show": Lazy("novacron.cli.node:show", "Show one node."),
     "invite": Lazy("novacron.cli.node:invite", "Print an invitation by which one host joins."),
+    "drain": Lazy("novacron.cli.node:drain", "Let a node take no VM, and move away what runs there."),
+    "undrain": Lazy("novacron.cli.node:undrain", "Let a node take VMs again."),
+    "remove": Lazy("novacron.cli.node:remove", "Forget a node that is gone for good."),
 }

@@ -2,19 +2,28 @@
 
 import click
 
-from novacron.cli.kinds import NODES
+from novacron.cli.batch import tell_begun
+from novacron.cli.kinds import NODES, at
 from novacron.cli.measures import DURATION
 from novacron.cli.output import Column
+from novacron.cli.policy import policy_of
 from novacron.cli.session import Session, in_session
 from novacron.cli.texts import ago, moment
+from novacron.core.settings import load
 from novacron.core.units import format_size
 from novacron.protocol.node import Orphan
-from novacron.protocol.resources import Node
-from novacron.protocol.rest import Invitation, InviteRequest
+from novacron.protocol.resources import Batch, Node
+from novacron.protocol.rest import DrainRequest, Invitation, InviteRequest
+
+
+def _state(node: Node) -> str:
+    """Whether it answers, and whether it takes VMs."""
+    return ", ".join(filter(None, (node.state, node.drain)))
+
 
 COLUMNS: tuple[Column[Node], ...] = (
     Column("NAME", lambda node: node.name),
-    Column("STATE", lambda node: node.state),
+    Column("STATE", _state),
     Column("ADDRESS", lambda node: node.address),
     Column("RUNS BY", lambda node: node.capabilities.accelerator),
     Column("CPUS", lambda node: str(node.capabilities.cpus or "")),
@@ -44,7 +53,7 @@ def show(session: Session, node: str) -> None:
     facts = (
         ("name", value.name),
         ("id", value.id),
-        ("state", value.state),
+        ("state", _state(value)),
         ("address", value.address),
         ("identity", value.spiffe_id),
         ("QEMU", ".".join(map(str, can.qemu_version)) if any(can.qemu_version) else ""),
@@ -69,6 +78,40 @@ def _orphan_text(orphan: Orphan) -> str:
 def invite(session: Session, *, valid: int) -> None:
     """Print an invitation by which one host joins as a node."""
     print_invitation(session, f"{NODES.path}/invite", valid)
+
+
+@click.command("drain")
+@click.argument("node")
+@click.option("--to", default="", metavar="CLUSTER[/NODE]", help="Where to, else to other nodes of its cluster.")
+@click.option("--concurrency", type=int, help="How many VMs at once.  [default: the setting migrate.batch_concurrency]")
+@click.option("--priority", type=int, default=0, show_default=True, help="The higher goes before other batches.")
+@click.option("--follow", "follows", is_flag=True, help="Show how it goes, to the end.")
+@in_session
+def drain(session: Session, node: str, *, to: str, concurrency: int | None, priority: int, follows: bool) -> None:
+    """Let a node take no VM any more, and move away what runs there. VMs that are off stay, and are named."""
+    wanted = load(flags={"migrate.batch_concurrency": concurrency}).settings.migrate
+    request = DrainRequest(to, wanted.batch_concurrency, priority, policy_of(wanted))
+    begun = session.client.post(at(NODES, node, "drain"), Batch, request)
+    tell_begun(session, begun, f"node {node} takes no VM, and is drained by batch {begun.value.id}", follows=follows)
+
+
+@click.command("undrain")
+@click.argument("node")
+@in_session
+def undrain(session: Session, node: str) -> None:
+    """Let a node take VMs again. What has moved away stays where it is."""
+    found = session.client.post(at(NODES, node, "undrain"), Node)
+    session.output.said(found.plain(), f"node {node} takes VMs again")
+
+
+@click.command("remove")
+@click.argument("node")
+@in_session
+def remove(session: Session, node: str) -> None:
+    """Forget a node that has no VM and whose process has stopped."""
+    found = session.client.get(NODES, node)
+    session.client.remove(at(NODES, found.value.id))
+    session.output.said(found.plain(), f"node {node} is removed")
 
 
 def print_invitation(session: Session, path: str, valid_ms: int) -> None:

@@ -17,6 +17,7 @@ from novacron.control.batch_workflow import BatchWorkflow
 from novacron.control.batches import Batches
 from novacron.control.images import Images
 from novacron.control.kinds import CLUSTERS, SCHEMA
+from novacron.control.maintenance import Maintenance
 from novacron.control.migrate_workflow import MigrateWorkflow
 from novacron.control.migrations import Migrations
 from novacron.control.nodes import Nodes
@@ -59,6 +60,7 @@ class Controller:
         self.migrations = Migrations(database, self.nodes, self.peers, cluster, clock)
         self.admission = Admission(database, self.nodes, self.vms, cluster, clock)
         self.batches = Batches(database, self.peers, cluster.id, clock)
+        self.maintenance = Maintenance(database, self.nodes, self.batches, cluster.id, clock)
         self.runner = WorkflowRunner(database, self._workflows(), clock)
         self.vms.runner = self.migrations.runner = self.batches.runner = self.runner
 

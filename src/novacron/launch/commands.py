@@ -12,7 +12,7 @@ PROCESSES: Final[Mapping[str, Lazy]] = {
     "doctor": Lazy("novacron.launch.doctor:command", "Look whether this machine can run NovaCron."),
     "up": Lazy("novacron.launch.up:command", "Run a controller and a node on this machine."),
     "controller": Lazy("novacron.launch.commands:controller", "Run the controller of a cluster; show and save it."),
-    "node": Lazy("novacron.launch.commands:node", "Run the agent of a node; list, show and invite nodes."),
+    "node": Lazy("novacron.launch.commands:node", "Run the agent of a node; list, show, invite, drain nodes."),
     "demo": Lazy(
         "novacron.launch.demo.command:command", "Move a guest between two clusters, and see that it arrives whole."
     ),

@@ -227,15 +227,6 @@ async def struck(*words: str, within_s: float = SLOW_S) -> dict:
     return told
 
 
-@pytest.mark.root
-@pytest.mark.xdist_group("qemu-1")
-async def test_a_node_is_killed_and_nothing_is_lost():
-    told = await struck("--seed", "3", "--first", "806", "--runs", "1")
-    assert (told["seed"], told["first"], told["runs"]) == (3, 806, 1)
-    done = told["tallies"][0]
-    assert (done["victim"], done["deed"], done["runs"], done["missed"]) == ("target-node", "kill", 1, 0)
-
-
 @pytest.mark.soak
 @pytest.mark.root
 @pytest.mark.timeout(900)

@@ -7,6 +7,8 @@ import pytest
 import pytest_asyncio
 
 from novacron.launch.chaos.cpu_watch import never_two
+from novacron.launch.chaos.draw import draw
+from novacron.launch.chaos.trial import try_once
 from support.wreck import halting_sites, wreck
 
 POINTS = (
@@ -86,3 +88,11 @@ async def test_a_qemu_is_killed_and_no_record_is_lost(sites, victim, point):
         assert await sites.verdict(f"{victim}-{point}") == WHOLE
     assert (kept is not None) == ((victim, point) in COLD) or (victim, point) in EITHER
     assert kept is None or kept >= before
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("number", [806, 807])
+async def test_a_strike_at_a_moment_that_is_drawn_costs_nothing(sites, number):
+    """A node and a QEMU of the target are killed; many more such strikes are in ``test_chaos``, for the soak."""
+    run = await try_once(sites, draw(3, number), usual_s=2.0)
+    assert (run.violation, run.hit) == ("", True)

@@ -18,6 +18,7 @@ from novacron.wire.credentials import Credentials
 from novacron.wire.errors import ConnectionBrokenError, ConnectionClosedError, FrameError, WireError
 from novacron.wire.identity import SpiffeId
 from novacron.wire.pacing import TokenBucket
+from novacron.wire.streams import streams_to
 
 FRAME_PART: Final = FIRST_FREE_FRAME
 FRAME_FIN: Final = FIRST_FREE_FRAME + 1
@@ -201,11 +202,15 @@ async def open_channel(
     expect: SpiffeId,
     session: str,
     *,
-    streams: int = 2,
+    streams: int = 0,
     rate_bytes_s: float | None = None,
 ) -> ParallelChannel:
-    """Connect ``streams`` times to ``address`` for one channel; raises ConnectionBrokenError, IdentityError."""
+    """Connect ``streams`` times to ``address`` for one channel; raises ConnectionBrokenError, IdentityError.
+
+    With 0 the link decides how often (``streams_to``).
+    """
     context = credentials.client_context()
+    streams = streams or await streams_to(address, rate_bytes_s)
     connections: list[Connection] = []
     try:
         for index in range(streams):

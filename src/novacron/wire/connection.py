@@ -17,6 +17,7 @@ from novacron.wire.frames import frame_header, read_frame
 from novacron.wire.identity import SpiffeId
 
 PROTOCOL_VERSION: Final = 1
+CONGESTION_CONTROL: Final = b"bbr"  # on a long link a lost packet need not mean that it is full
 CONNECT_TIMEOUT_S: Final = 10.0
 FRAME_HELLO, FRAME_PING, FRAME_PONG = 1, 2, 3
 FIRST_FREE_FRAME: Final = 16  # types below are the connection's own
@@ -187,4 +188,6 @@ def tune(writer: asyncio.StreamWriter) -> None:
     raw = writer.get_extra_info("socket")
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 128 * 1024)
+    with contextlib.suppress(OSError):  # a kernel that does not offer it keeps its own
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION_CONTROL)
     writer.transport.set_write_buffer_limits(high=SEND_BUFFER_BYTES)

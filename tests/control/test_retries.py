@@ -20,7 +20,7 @@ from novacron.wire.errors import ConnectionBrokenError
 from support.clusters import in_memory, two_clusters
 
 QUICK = MigrationPolicy(verify_window_ms=0)
-SLOW = MigrationPolicy(bandwidth_bytes_s=500, verify_window_ms=0)
+SLOW = MigrationPolicy(bandwidth_bytes_s=1000, verify_window_ms=0)
 
 
 async def broken(a, b):

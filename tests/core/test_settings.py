@@ -61,7 +61,7 @@ def test_an_unknown_key_of_the_file_is_refused_with_the_nearest_name(tmp_path, t
 
 
 @pytest.mark.parametrize(
-    "text", ["[migrate]\nstreams = 0\n", '[client]\noutput = "xml"\n', "[migrate]\nstreams = {}\n"]
+    "text", ["[migrate]\nstreams = 17\n", '[client]\noutput = "xml"\n', "[migrate]\nstreams = {}\n"]
 )
 def test_a_value_that_cannot_be_is_refused_by_key(tmp_path, text):
     with pytest.raises(SettingsError, match=r"(migrate\.streams|client\.output) cannot be"):

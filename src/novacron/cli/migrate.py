@@ -34,8 +34,10 @@ DEFAULT = "  [default: the setting migrate."
 @click.option("--priority", type=int, default=0, show_default=True, help="Of many VMs: the higher goes before others.")
 @click.option("--max-downtime", type=DURATION, help=f"How long the guest may stand still.{DEFAULT}max_downtime_ms]")
 @click.option("--bandwidth", type=RATE, help="At most this much of the link, for example 200Mbit/s.")
-@click.option("--streams", type=int, help=f"Connections.{DEFAULT}streams]")
-@click.option("--level", type=int, help=f"Of compression, 1 to 19.{DEFAULT}compression_level]")
+@click.option("--streams", type=int, help=f"Connections; 0: as many as the link needs.{DEFAULT}streams]")
+@click.option(
+    "--level", type=int, help=f"Of compression, 1 to 19; 0: what the link leaves time for.{DEFAULT}compression_level]"
+)
 @click.option("--no-disks", is_flag=True, help="Leave the disks: both sides reach the same ones.")
 @click.option("--verify-window", type=DURATION, help=f"How long a rollback stays possible.{DEFAULT}verify_window_ms]")
 @click.option("--retry-for", type=DURATION, help=f"How long one that broke is begun again.{DEFAULT}retry_for_ms]")

@@ -17,6 +17,7 @@ from novacron.core.units import MIB, PAGE_BYTES
 from novacron.hypervisor.driver import Machine
 from novacron.hypervisor.nbd.client import NbdClient
 from novacron.hypervisor.nbd.messages import ALLOCATION, DIRTY, ZERO, Extent
+from novacron.migration.compression import Compression
 from novacron.migration.errors import ChannelProtocolError
 from novacron.migration.frames import FrameType
 from novacron.migration.known import KnownContent
@@ -53,7 +54,7 @@ class DiskSender:
         turns: Turns,
         *,
         key: bytes,
-        level: int,
+        compression: Compression,
         known_state: str,
     ) -> None:
         self._machine = machine
@@ -62,7 +63,7 @@ class DiskSender:
         self._sink = sink
         self._turns = turns
         self._meter = meter
-        self._level = level
+        self._compression = compression
         self._known_state = known_state
         self.encoders = [BlockEncoder(disk.size_bytes, key, fresh=not known_state) for disk in disks]
         self._round = 0
@@ -123,12 +124,15 @@ class DiskSender:
                 total = sum(e.length for e in extents)
                 sent += total
                 self._meter.plan(total)
-                await in_order(self._frames(disk, number, extents), self._give, in_flight=READS_IN_FLIGHT)
+                await self._in_order(self._frames(disk, number, extents))
                 if context == ALLOCATION:
                     empty = [(e.offset, e.length) for e in found if not _wanted(e, context)]
-                    await in_order(self._emptied(number, empty), self._give, in_flight=READS_IN_FLIGHT)
+                    await self._in_order(self._emptied(number, empty))
         await self._machine.end_exports()
         return sent
+
+    async def _in_order(self, frames: AsyncGenerator[Coroutine[Any, Any, PackedFrame], None]) -> None:
+        await in_order(frames, self._give, in_flight=READS_IN_FLIGHT, compression=self._compression)
 
     async def _frames(
         self, disk: NbdClient, number: int, extents: list[Extent]
@@ -169,7 +173,7 @@ class DiskSender:
             yield asyncio.to_thread(self._pack, number, encoded, turn)
 
     def _pack(self, number: int, encoded: Encoded, turn: int) -> PackedFrame:
-        packed = pack_batch(encoded, self._level)
+        packed = pack_batch(encoded, self._compression.level)
         return PackedFrame(FrameType.DISK, bytes([number]) + packed.body, Traffic.of_batch(encoded, packed), turn)
 
     async def _give(self, frame: PackedFrame) -> None:

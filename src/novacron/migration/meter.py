@@ -27,6 +27,7 @@ class Meter:
     rtt_ms: float = 0.0
     streams: int = 0
     throttle_percent: int = 0
+    compression_level: int = 0
     note: str = ""
     ram: Traffic = field(default_factory=Traffic)
     disk: Traffic = field(default_factory=Traffic)
@@ -120,6 +121,7 @@ class Meter:
             rtt_ms=self.rtt_ms,
             streams=self.streams,
             throttle_percent=self.throttle_percent,
+            compression_level=self.compression_level,
             converging=True if settled else self.converging,
             note=self.note,
             split=total.split(),

@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
+from time import monotonic
 from typing import Any, TypeVar
+
+from novacron.migration.compression import Compression
 
 T = TypeVar("T")
 
@@ -49,9 +52,15 @@ async def to_the_end(work: Callable[..., T], *arguments: Any) -> T:
 
 
 async def in_order(
-    parts: AsyncGenerator[Coroutine[Any, Any, T], None], give: Callable[[T], Awaitable[None]], *, in_flight: int
+    parts: AsyncGenerator[Coroutine[Any, Any, T], None],
+    give: Callable[[T], Awaitable[None]],
+    *,
+    in_flight: int,
+    compression: Compression,
 ) -> None:
     """Start each coroutine of ``parts`` as it comes, and await ``give`` on their results, in order.
+
+    ``compression`` is told what was waited for.
 
     At most ``in_flight`` are started and not yet given, so a slow ``give`` holds back the reading. The first error of
     any part ends all; a cancellation cancels whatever is under way.
@@ -60,7 +69,11 @@ async def in_order(
 
     async def deliver() -> None:
         while (task := await queue.get()) is not None:
-            await give(await task)
+            began = monotonic()
+            packed = await task
+            ready = monotonic()
+            await give(packed)
+            compression.waited(packing_s=ready - began, sending_s=monotonic() - ready)
 
     try:
         async with asyncio.TaskGroup() as group:

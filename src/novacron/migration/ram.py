@@ -11,6 +11,7 @@ from novacron.content.codec import decode, encode
 from novacron.content.encoded import Encoded
 from novacron.content.pages import PageEncoder, apply_pages, block_runs, page_runs
 from novacron.core.units import PAGE_BYTES
+from novacron.migration.compression import Compression
 from novacron.migration.frames import RELAY_BYTES, FrameType
 from novacron.migration.meter import Meter
 from novacron.migration.pipeline import Turns, in_order, to_the_end
@@ -51,18 +52,25 @@ class RamSender:
     """
 
     def __init__(
-        self, sink: FrameSink, encoder: PageEncoder, meter: Meter, turns: Turns, *, ram_bytes: int, level: int
+        self,
+        sink: FrameSink,
+        encoder: PageEncoder,
+        meter: Meter,
+        turns: Turns,
+        *,
+        ram_bytes: int,
+        compression: Compression,
     ) -> None:
         self._sink = sink
         self._turns = turns
         self._encoder = encoder
         self._meter = meter
         self._splitter = StreamSplitter(ram_bytes=ram_bytes)
-        self._level = level
+        self._compression = compression
 
     async def run(self, reader: asyncio.StreamReader) -> None:
         """Send until the end of ``reader``; raises StreamRefusedError and the sink's errors."""
-        await in_order(self._frames(reader), self._give, in_flight=FRAMES_IN_FLIGHT)
+        await in_order(self._frames(reader), self._give, in_flight=FRAMES_IN_FLIGHT, compression=self._compression)
 
     async def _frames(self, reader: asyncio.StreamReader) -> AsyncGenerator[Coroutine[Any, Any, PackedFrame], None]:
         while data := await reader.read(READ_BYTES):
@@ -80,11 +88,11 @@ class RamSender:
                         pass  # the channel keeps the order: all RAM is in the file before this reaches QEMU
 
     def _pack(self, encoded: Encoded, turn: int) -> PackedFrame:
-        batch = pack_batch(encoded, self._level)
+        batch = pack_batch(encoded, self._compression.level)
         return PackedFrame(FrameType.RAM, batch.body, Traffic.of_batch(encoded, batch), turn)
 
     def _relay(self, data: bytes) -> PackedFrame:
-        return PackedFrame(FrameType.RELAY, encode(data, self._level), Traffic())
+        return PackedFrame(FrameType.RELAY, encode(data, self._compression.level), Traffic())
 
     async def _give(self, frame: PackedFrame) -> None:
         if frame.frame_type is FrameType.RELAY:

@@ -22,6 +22,7 @@ from novacron.core.units import PAGE_BYTES
 from novacron.hypervisor.driver import Machine
 from novacron.hypervisor.spec import canonical_digest
 from novacron.migration.beside import beside
+from novacron.migration.compression import Compression
 from novacron.migration.disks import DiskSender
 from novacron.migration.errors import ChannelProtocolError, HandoverPendingError, MigrationError
 from novacron.migration.frames import (
@@ -97,6 +98,7 @@ class Source:
         blocks = {number: disk.size_bytes // PAGE_BYTES for number, disk in enumerate(self._spec.disks)}
         self._known = KnownContent({RAM: self._spec.memory_bytes // PAGE_BYTES, **blocks})
         self._turns = Turns()
+        self._compression = Compression(clock, outgoing.policy.compression_level)
         self._disks = self._disk_sender(Answer(ram_known=False, disks_known=False))
         self.shadow = outgoing.shadow or _shadow(outgoing.ram_image, self._spec.memory_bytes)
         self._leans = outgoing.shadow is not None or outgoing.ram_image is not None
@@ -180,6 +182,7 @@ class Source:
         self._meter.rtt_ms = self._channel.rtt_ms
         self._meter.plan(status.remaining_bytes)
         self._meter.dirty_rate_bytes_s = status.dirty_pages_s * 4096.0
+        self._meter.compression_level = self._compression.level
         self._meter.throttle_percent = status.throttle_percent
         self._meter.judge(
             round_number=self._watch.rounds,
@@ -236,7 +239,7 @@ class Source:
             self._meter,
             self._turns,
             key=self._key,
-            level=self._out.policy.compression_level,
+            compression=self._compression,
             known_state=self._out.known_state if answer.disks_known else "",
         )
 
@@ -250,7 +253,7 @@ class Source:
             self._meter,
             self._turns,
             ram_bytes=self._spec.memory_bytes,
-            level=self._out.policy.compression_level,
+            compression=self._compression,
         )
         connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
         connected = asyncio.get_running_loop().create_future()

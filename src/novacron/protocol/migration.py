@@ -39,8 +39,8 @@ class MigrationPolicy(Struct, frozen=True):
     when_busy: WhenBusy = "wait"
     max_downtime_ms: Annotated[int, Meta(ge=1)] = 300
     bandwidth_bytes_s: Annotated[int, Meta(ge=1)] | None = None  # None: as much as the link gives
-    streams: Annotated[int, Meta(ge=1, le=16)] = 2
-    compression_level: Annotated[int, Meta(ge=1, le=19)] = 1
+    streams: Annotated[int, Meta(ge=0, le=16)] = 0  # 0: as many as the link needs
+    compression_level: Annotated[int, Meta(ge=0, le=19)] = 0  # 0: what the link leaves time for
     verify_window_ms: Annotated[int, Meta(ge=0)] = 30_000
     move_disks: bool = True
     retry_for_ms: Annotated[int, Meta(ge=0)] = 3_600_000  # how long after its start another attempt may begin
@@ -74,6 +74,7 @@ class MigrationProgress(Struct, frozen=True):
     wire_bytes: int = 0
     rtt_ms: float = 0.0
     streams: int = 0  # connections that it uses
+    compression_level: int = 0  # as it is now; 0: not known yet
     throttle_percent: int = 0  # of CPU time taken from the guest, so that it converges
     converging: bool | None = None
     note: str = ""

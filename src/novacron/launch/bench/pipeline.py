@@ -29,6 +29,7 @@ from novacron.core.errors import VerificationError
 from novacron.core.units import MIB, PAGE_BYTES
 from novacron.hypervisor.memory import stream
 from novacron.launch.bench.memory import dirtied, like_memory
+from novacron.migration.compression import Compression
 from novacron.migration.frames import FrameType
 from novacron.migration.meter import Meter
 from novacron.migration.pipeline import Turns
@@ -145,7 +146,9 @@ async def _round(sections: Sequence[bytes], encoder: PageEncoder, target: mmap.m
     ours, qemus = socket.socketpair()
     reader, writer = await asyncio.open_unix_connection(sock=ours, limit=MIB)
     hand = _Hand(RamReceiver(target, writer, _no_blocks))
-    sender = RamSender(hand, encoder, Meter(SystemClock()), Turns(), ram_bytes=len(target), level=level)
+    clock = SystemClock()
+    compression = Compression(clock, level)
+    sender = RamSender(hand, encoder, Meter(clock), Turns(), ram_bytes=len(target), compression=compression)
     began = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         group.create_task(asyncio.to_thread(_feed, qemus, sections))

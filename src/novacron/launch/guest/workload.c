@@ -4,7 +4,13 @@
  * A page's content is a function of the seed, its number and its version; versions are kept apart from the pages, so a
  * page that was lost, stale, torn or swapped shows. Records are numbered and chained by a checksum; how many there must
  * be is kept in memory, so a disk that lost a write, or came back older than the memory, shows. After a cold boot the
- * chain goes on from the disk: "kept" says how many records were there, whole.
+ * chain goes on from the disk: "kept" says how many records were there, whole. A workload that reads has the disk's files
+ * in the page cache: their digest must stay what it was, in the cache and on the disk.
+ *
+ * Arguments (novacron.NAME=N): seed; hot and cold, pages that are written and that are not; rate, pages written a second;
+ * records, appended a second; skew, how many draws find the page to write, each below the last (1: all pages alike, 3: a
+ * fifth of them gets four fifths of the writes); whole=1, a write fills the page with noise instead of changing parts of
+ * it; read=1, read all files first.
  *
  * On the console: a status line (JSON) each second; "check" verifies everything; "rate N" sets pages dirtied a second;
  * "reboot" does that.
@@ -12,6 +18,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,7 +31,8 @@
 #include <unistd.h>
 
 enum { PAGE = 4096, SLOTS = 64, SLOT_GROUPS = 10, RECORD = 512, HEADER = 16 };
-#define LOG_PATH "/data/records"
+#define DATA_PATH "/data"
+#define LOG_PATH DATA_PATH "/records"
 
 struct record {
     uint64_t number, seed, chain, check;
@@ -34,9 +42,10 @@ struct record {
 static uint64_t seed = 1;
 static uint32_t hot_pages = 12288, cold_pages = 40960;
 static uint64_t rate = 10000, records_s = 20;
+static unsigned skew = 1, whole, reads;
 static uint8_t *hot, *cold;
 static uint32_t *versions;
-static uint64_t dirtied, record_count, kept, chain, errors;
+static uint64_t dirtied, record_count, kept, chain, errors, files;
 static int log_fd = -1;
 
 static uint64_t mix(uint64_t x) {  /* splitmix64 */
@@ -52,6 +61,11 @@ static uint64_t now_us(void) {
     return (uint64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
+static void fill_noise(uint8_t *page, uint64_t state) {
+    uint64_t *word = (uint64_t *)page;
+    for (int i = 0; i < PAGE / 8; i++) word[i] = state = mix(state);
+}
+
 /* What memory is really made of: noise, text, numbers, repetition and emptiness. */
 static void fill_base(uint8_t *page, uint64_t number) {
     static const char *words[16] = {"machine ", "memory ", "the ", "page ", "of ", "a ", "migrate ", "cluster ",
@@ -60,7 +74,7 @@ static void fill_base(uint8_t *page, uint64_t number) {
     switch (number % 8) {
         case 0:
         case 1:
-            for (int i = 0; i < PAGE / 8; i++) word[i] = state = mix(state);
+            fill_noise(page, state);
             break;
         case 2:
         case 3:
@@ -99,24 +113,42 @@ static void write_header(uint8_t *page, uint64_t number, uint32_t version) {
     memcpy(page, header, HEADER);
 }
 
-/* One version further: the header, and one group of slots. */
+static void write_group(uint8_t *page, uint64_t number, uint32_t version) {
+    for (unsigned slot = version % SLOT_GROUPS; slot < SLOTS; slot += SLOT_GROUPS) write_slot(page, number, slot, version);
+}
+
+static void write_whole(uint8_t *page, uint64_t number, uint32_t version) {
+    fill_noise(page, mix(seed ^ mix(number << 32 | version)));
+}
+
+/* One version further: the header, and one group of slots or all of the page. */
 static void touch(uint32_t number) {
     uint8_t *page = hot + (size_t)number * PAGE;
     uint32_t version = ++versions[number];
-    for (unsigned slot = version % SLOT_GROUPS; slot < SLOTS; slot += SLOT_GROUPS) write_slot(page, number, slot, version);
+    (whole ? write_whole : write_group)(page, number, version);
     write_header(page, number, version);
     dirtied++;
+}
+
+static uint32_t draw(uint64_t *state) {
+    uint64_t below = hot_pages;
+    for (unsigned i = 0; i < skew; i++) below = (*state = mix(*state)) % below + 1;
+    return below - 1;
 }
 
 /* The page as it must be: slots in the order in which they were written, because two may lie on one place. */
 static void expected(uint8_t *page, uint32_t number) {
     uint32_t version = versions[number];
+    if (whole && version) {
+        write_whole(page, number, version);
+        write_header(page, number, version);
+        return;
+    }
     fill_base(page, number);
     uint32_t first = version > SLOT_GROUPS ? version - SLOT_GROUPS + 1 : 1;
     /* Older writes than the last round lie under those of the last round wherever they share a place; places are
      * fixed a slot, so only the last round counts. */
-    for (uint32_t v = first; v <= version; v++)
-        for (unsigned slot = v % SLOT_GROUPS; slot < SLOTS; slot += SLOT_GROUPS) write_slot(page, number, slot, v);
+    for (uint32_t v = first; v <= version; v++) write_group(page, number, v);
     write_header(page, number, version);
 }
 
@@ -183,6 +215,39 @@ static void check_records(uint64_t *lost, uint64_t *doubled, uint64_t *wrong) {
     *lost = record_count - number;
 }
 
+static uint64_t digest;
+static int digest_flags;
+
+static int add_file(const char *path, const struct stat *found, int type, struct FTW *place) {
+    static uint64_t buffer[8192] __attribute__((aligned(PAGE)));
+    (void)found, (void)place;
+    if (type != FTW_F || !strcmp(path, LOG_PATH)) return 0;
+    int fd = open(path, O_RDONLY | digest_flags);
+    uint64_t sum = 0;
+    for (ssize_t got; fd >= 0 && (got = read(fd, buffer, sizeof buffer)) > 0;) {
+        memset((uint8_t *)buffer + got, 0, sizeof buffer - got);
+        for (ssize_t i = 0; i * 8 < got; i++) {
+            sum = (sum ^ buffer[i]) * 0x9E3779B97F4A7C15ull;
+            sum ^= sum >> 29;
+        }
+    }
+    if (fd >= 0) close(fd);
+    digest += mix(sum);
+    return 0;
+}
+
+/* Of all files but the records; with O_DIRECT of what the disk holds, else of what the page cache does. */
+static uint64_t digest_files(int flags) {
+    digest = 0;
+    digest_flags = flags;
+    if (nftw(DATA_PATH, add_file, 16, FTW_PHYS)) errors++;
+    return digest;
+}
+
+static unsigned check_files(void) {
+    return reads ? (digest_files(0) != files) + (digest_files(O_DIRECT) != files) : 0;
+}
+
 /* After a cold boot: go on behind the records of the life before; one that is not whole is an error, and is cut off. */
 static void take_up_records(void) {
     struct record found, wanted;
@@ -200,13 +265,14 @@ static void take_up_records(void) {
 
 static void check(const char *tag) {
     uint64_t lost, doubled, wrong, pages = check_pages();
+    unsigned wrong_digests = check_files();
     check_records(&lost, &doubled, &wrong);
-    errors += pages + lost + doubled + wrong;
+    errors += pages + lost + doubled + wrong + wrong_digests;
     printf("{\"check\":\"%s\",\"errors\":%llu,\"pages\":%u,\"wrong_pages\":%llu,\"records\":%llu,\"lost\":%llu,"
-           "\"doubled\":%llu,\"wrong_records\":%llu}\n",
+           "\"doubled\":%llu,\"wrong_records\":%llu,\"wrong_digests\":%u}\n",
            tag, (unsigned long long)errors, hot_pages + cold_pages, (unsigned long long)pages,
            (unsigned long long)record_count, (unsigned long long)lost, (unsigned long long)doubled,
-           (unsigned long long)wrong);
+           (unsigned long long)wrong, wrong_digests);
 }
 
 static void obey(char *line) {
@@ -245,6 +311,9 @@ static void option(const char *argument) {
     if (sscanf(argument, "novacron.cold=%llu", &value) == 1) cold_pages = value;
     if (sscanf(argument, "novacron.rate=%llu", &value) == 1) rate = value;
     if (sscanf(argument, "novacron.records=%llu", &value) == 1) records_s = value;
+    if (sscanf(argument, "novacron.skew=%llu", &value) == 1) skew = value;
+    if (sscanf(argument, "novacron.whole=%llu", &value) == 1) whole = value;
+    if (sscanf(argument, "novacron.read=%llu", &value) == 1) reads = value;
 }
 
 static void *memory(size_t size) {
@@ -274,6 +343,7 @@ static void prepare(void) {
     log_fd = open(LOG_PATH, O_RDWR | O_CREAT, 0600);
     if (log_fd < 0) printf("{\"error\":\"log\",\"errno\":%d}\n", errno);
     else take_up_records();
+    if (reads) files = digest_files(0);
 }
 
 int main(int count, char **arguments) {
@@ -288,7 +358,7 @@ int main(int count, char **arguments) {
         owed += (now - paced) * rate / 1000000;
         if ((now - paced) * rate >= 1000000) paced = now;
         if (owed > rate / 5) owed = rate / 5;  /* after a pause: no storm to catch up */
-        for (; owed; owed--) touch((uint32_t)((state = mix(state)) % hot_pages));
+        for (; owed; owed--) touch(draw(&state));
         if (log_fd >= 0 && records_s && now - appended >= 1000000 / records_s) {
             append_record();
             appended = now;

@@ -131,3 +131,8 @@ async def test_namespaces_of_a_maker_that_died_are_removed():
 def test_the_queue_has_room_for_a_round_trip():
     assert Link(25_000_000, delay_ms=100).queue_bytes == 5_000_000
     assert Link(1000).queue_bytes == 30_000
+
+
+def test_a_link_is_described_with_all_that_is_wrong_with_it():
+    assert Link(1000, delay_ms=20).described == "20 ms each way"
+    assert Link(1000, 20, jitter_ms=5, loss=0.001).described == "20 ms each way, 5 ms of jitter, 0.10% of packets lost"

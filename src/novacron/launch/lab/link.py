@@ -15,6 +15,13 @@ class Link(Struct, frozen=True):
     seed: int = 1
 
     @property
+    def described(self) -> str:
+        """Its delay, and what else is wrong with it."""
+        jitter = f", {self.jitter_ms:g} ms of jitter" if self.jitter_ms else ""
+        loss = f", {self.loss:.2%} of packets lost" if self.loss else ""
+        return f"{self.delay_ms:g} ms each way{jitter}{loss}"
+
+    @property
     def queue_bytes(self) -> int:
         """Room of the router's queue: a round trip's worth, at least 100 ms."""
         return max(int(self.rate_bytes_s * max(2 * self.delay_ms, 100.0) / 1000), 30_000)

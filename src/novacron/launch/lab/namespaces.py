@@ -32,7 +32,7 @@ class NamespaceLab:
 
     def __init__(self, link: Link, sites: tuple[str, str]) -> None:
         self.link = link
-        self.note = f"network namespaces, IP packets over a link of {link.delay_ms:g} ms each way"
+        self.note = f"network namespaces, IP packets over a link of {link.described}"
         self.address = dict(zip(sites, ADDRESSES, strict=True))
         self._names = {site: f"{PREFIX}-{os.getpid()}-{side}" for site, side in zip(sites, "ab", strict=True)}
         self._relay: subprocess.Popen[bytes] | None = None

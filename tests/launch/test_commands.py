@@ -97,18 +97,24 @@ async def test_every_address_of_a_host_is_no_address(tmp_path):
         assert await one.wait() == 2
 
 
-async def test_the_benchmark_gives_ratios_to_a_peer_of_the_same_run():
-    words = ("bench", "migration", "--link", "2Gbit/s", "--delay", "1ms", "--runs", "1", "--give-up", "15s")
-    async with started(*words, "--output", "json") as bench:
+async def test_the_benchmark_compares_ours_with_modes_of_stock_qemu_after_an_outage_too():
+    words = ("bench", "migration", "--workload", "idle", "--runs", "1", "--link", "2Gbit/s", "--delay", "1ms")
+    chosen = ("--peer", "multifd+zstd", "--peer", "post-copy", "--case", "second-vm", "--case", "resume")
+    async with started(*words, *chosen, "--output", "json") as bench:
         async with asyncio.timeout(SLOW_S):
             out = await bench.stdout.read()
         assert await bench.wait() == 0, out.decode()
-    by_name = {one["contender"]: one for one in json.loads(out)["standings"]}
-    assert set(by_name) == {"novacron", "novacron, the way back", "stock multifd+zstd", "stock plain"}
-    assert by_name["stock multifd+zstd"]["time_ratio"] == 1.0
-    ours, peer = by_name["novacron"], by_name["stock multifd+zstd"]
-    assert ours["bytes_ratio"] == ours["link_bytes"] / peer["link_bytes"]
-    assert sum(one["errors"] for one in by_name.values()) == 0
+    told = json.loads(out)
+    (compared,) = told["comparisons"]
+    by_name = {one["contender"]: one for one in compared["standings"]}
+    ours, back, second, resumed, multifd, post_copy = by_name.values()
+    assert [one["outcome"] for one in by_name.values()] == ["moved"] * 6, by_name
+    assert (multifd["contender"], post_copy["contender"]) == ("stock multifd+zstd", "stock post-copy")
+    assert ours["bytes_ratio"] == ours["link_bytes"] / by_name[compared["leanest_peer"]]["link_bytes"]
+    assert back["share"] < 0.05
+    assert second["share"] < 0.5  # its disk is there
+    assert 0.5 < resumed["share"] < 1.4
+    assert sum(run["errors"] for run in told["runs"]) == 0
 
 
 def test_doctor_tries_what_there_is(capsys):

@@ -5,140 +5,141 @@ each. Bytes are those that the link counts, both directions together: for NovaCr
 """
 
 import asyncio
-import shutil
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
-from statistics import median
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import click
 import msgspec
-from msgspec import Struct
 
 from novacron.cli.measures import DURATION, RATE
-from novacron.cli.output import table
-from novacron.cli.texts import span
 from novacron.core.settings import default_data_dir
-from novacron.core.units import format_rate, format_size
-from novacron.launch.demo.journey import DOWNTIME_MS, MEMORY_BYTES, POLICY, join, kernel_arguments, settle_in, travel
-from novacron.launch.demo.site import DemoSite
-from novacron.launch.guest.build import GuestFiles, build
-from novacron.launch.lab.lab import Lab, crossed, open_lab
+from novacron.core.units import format_rate
+from novacron.launch.bench.attempt import attempt
+from novacron.launch.bench.cases import CASES, Trial, there_and_back
+from novacron.launch.bench.report import show
+from novacron.launch.bench.run import Run, compare
+from novacron.launch.demo.journey import DOWNTIME_MS, MEMORY_BYTES
+from novacron.launch.demo.site import SITES
+from novacron.launch.guest.build import build
+from novacron.launch.guest.workloads import DATABASE, WORKLOADS, kernel_arguments
+from novacron.launch.lab.lab import open_lab
 from novacron.launch.lab.link import Link
-from novacron.launch.stock.contender import MULTIFD_ZSTD, PLAIN, Contender
+from novacron.launch.stock.contender import PEERS, Contender
 from novacron.launch.stock.race import Entry, race
 
-SITES: Final = ("site-a", "site-b")
-OURS: Final = "novacron"
-BACK: Final = "novacron, the way back"
-PEER: Final = MULTIFD_ZSTD.name
+ALL_PEERS: Final = tuple(PEERS)
 
 
-class Run(Struct, frozen=True):
-    """One move."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured."""
 
-    contender: str
-    converged: bool
-    total_ms: int
-    downtime_ms: int
-    link_bytes: int
-    errors: int  # that the guest has found
-
-
-class Standing(Struct, frozen=True):
-    """A contender's medians, and its ratios to stock multifd+zstd (None where one of the two did not converge)."""
-
-    contender: str
+    workloads: Sequence[str]
+    peers: Sequence[str]
+    cases: Sequence[str]
     runs: int
-    converged: bool
-    total_ms: float
-    downtime_ms: float
-    link_bytes: float
-    time_ratio: float | None
-    bytes_ratio: float | None
-    errors: int
+    give_up_s: float
 
 
 @click.command("migration")
+@click.option(
+    "--workload",
+    "workloads",
+    type=click.Choice(list(WORKLOADS)),
+    multiple=True,
+    default=(DATABASE,),
+    show_default=True,
+    help="What the guest does; may be repeated.",
+)
+@click.option(
+    "--peer",
+    "peers",
+    type=click.Choice(ALL_PEERS),
+    multiple=True,
+    default=ALL_PEERS,
+    help="A mode of stock QEMU to compare with; may be repeated.  [default: all]",
+)
+@click.option(
+    "--case",
+    "cases",
+    type=click.Choice(list(CASES)),
+    multiple=True,
+    help="What NovaCron does beside the way there and back; may be repeated.",
+)
 @click.option("--link", type=RATE, default="200Mbit/s", show_default=True, help="Rate of the link.")
 @click.option("--delay", type=DURATION, default="20ms", show_default=True, help="Of the link, one way.")
+@click.option("--jitter", type=DURATION, default="0ms", show_default=True, help="Of the delay.")
+@click.option("--loss", type=click.FloatRange(0, 50), default=0.0, show_default=True, help="Packets lost, in percent.")
 @click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Of each contender; medians count.")
-@click.option("--give-up", type=DURATION, default="60s", show_default=True, help="When a peer's RAM does not converge.")
-@click.option("--seed", type=click.IntRange(1), default=7, show_default=True, help="Of the workload.")
+@click.option("--give-up", type=DURATION, default="60s", show_default=True, help="How long a move may take.")
+@click.option("--seed", type=click.IntRange(1), default=7, show_default=True, help="Of the workload and of the loss.")
 @click.option("--output", "-o", type=click.Choice(["table", "json"]), default="table", help="For people, or programs.")
-def command(*, link: int, delay: int, runs: int, give_up: int, seed: int, output: str) -> None:
-    """Move the demo guest with NovaCron and with stock QEMU, and compare."""
-    lab = Link(rate_bytes_s=link, delay_ms=delay, seed=seed)
-    standings, note = asyncio.run(_measure(lab, runs, give_up / 1000, seed))
+def command(
+    *,
+    workloads: Sequence[str],
+    peers: Sequence[str],
+    cases: Sequence[str],
+    link: int,
+    delay: int,
+    jitter: int,
+    loss: float,
+    runs: int,
+    give_up: int,
+    seed: int,
+    output: str,
+) -> None:
+    """Move the demo guest with NovaCron and with stock QEMU, and compare.
+
+    A peer that has not moved the guest once is not tried again.
+    """
+    lab = Link(rate_bytes_s=link, delay_ms=delay, jitter_ms=jitter, loss=loss / 100, seed=seed)
+    plan = Plan(workloads, peers, cases, runs, give_up / 1000)
+    found, note = asyncio.run(_measure(lab, plan, click.echo if output == "table" else _say_nothing))
+    comparisons = compare(found)
     if output == "json":
-        document: dict[str, Any] = {"link": lab, "lab": note, "standings": standings}
+        document: dict[str, Any] = {"link": lab, "lab": note, "runs": found, "comparisons": comparisons}
         click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
         return
-    click.echo(f"{format_rate(link)}, {note}; medians of {runs}; ratios to {PEER}")
-    table(
-        ["", "time", "x", "on the link", "x", "downtime", "errors"],
-        [
-            [
-                one.contender,
-                span(one.total_ms) if one.converged else f"does not converge in {span(one.total_ms)}",
-                _ratio(one.time_ratio),
-                format_size(one.link_bytes),
-                _ratio(one.bytes_ratio),
-                span(one.downtime_ms) if one.converged else "",
-                str(one.errors),
-            ]
-            for one in standings
-        ],
-    )
+    click.echo(f"{format_rate(link)}, {note}; medians of {runs}; ratios to the best stock mode")
+    for comparison in comparisons:
+        show(comparison)
 
 
-async def _measure(link: Link, runs: int, give_up_s: float, seed: int) -> tuple[list[Standing], str]:
+async def _measure(link: Link, plan: Plan, tell: Callable[[str], None]) -> tuple[list[Run], str]:
     guest = await asyncio.to_thread(build, default_data_dir("guest"))
-    entry = Entry(guest, MEMORY_BYTES, kernel_arguments(seed), DOWNTIME_MS, give_up_s)
     found: list[Run] = []
     async with open_lab(link, SITES) as lab:
-        for _ in range(runs):
-            found += await _ours(lab, guest, seed)
-            found.append(await _stock(lab, MULTIFD_ZSTD, entry))
-        found.append(await _stock(lab, PLAIN, entry))  # once: it runs until it is given up
-        return _standings(found), lab.note
+        for workload in plan.workloads:
+            trial = Trial(lab, guest, workload, link.seed, plan.give_up_s)
+            peers = [PEERS[name] for name in plan.peers]
+            for number in range(plan.runs):
+                tell(f"{workload}, run {number + 1} of {plan.runs}")
+                ours = await _ours(trial, plan.cases)
+                stock = [await attempt(workload, peer.name, _stock(trial, peer)) for peer in peers]
+                peers = [peer for peer, run in zip(peers, stock, strict=True) if run.outcome == "moved"]
+                found += [*ours, *stock]
+        return found, lab.note
 
 
-async def _ours(lab: Lab, guest: GuestFiles, seed: int) -> list[Run]:
-    """Two new clusters, there and back."""
-    directory = Path(tempfile.mkdtemp(prefix="novacron-bench-"))
-    try:
-        async with (
-            DemoSite.running(SITES[0], lab, directory) as a,
-            DemoSite.running(SITES[1], lab, directory) as b,
-        ):
-            await join(a, b)
-            await settle_in(a, guest, kernel_arguments(seed))
-            return [await _trip(lab, OURS, a, b), await _trip(lab, BACK, b, a)]
-    finally:
-        await asyncio.to_thread(shutil.rmtree, directory)
+async def _ours(trial: Trial, cases: Sequence[str]) -> list[Run]:
+    """The cases compare themselves with the way there."""
+    runs = await there_and_back(trial)
+    if runs[0].outcome == "moved":
+        for name, case in (CASES[case] for case in cases):
+            runs.append(await attempt(trial.workload, name, case(trial, runs[0])))
+    return runs
 
 
-async def _trip(lab: Lab, name: str, source: DemoSite, target: DemoSite) -> Run:
-    before = crossed(lab)
-    trip = await travel(source, target, POLICY, lambda _: None)
-    return Run(
-        name,
-        converged=True,
-        total_ms=trip.summary.total_ms,
-        downtime_ms=trip.summary.downtime_ms,
-        link_bytes=crossed(lab) - before,
-        errors=trip.errors + trip.lost + trip.doubled,
-    )
-
-
-async def _stock(lab: Lab, contender: Contender, entry: Entry) -> Run:
-    result = await race(lab, SITES, contender, entry)
+async def _stock(trial: Trial, peer: Contender) -> Run:
+    append = kernel_arguments(trial.workload, trial.seed)
+    entry = Entry(trial.guest, MEMORY_BYTES, append, DOWNTIME_MS, trial.give_up_s)
+    result = await race(trial.lab, SITES, peer, entry)
     figures = result.figures
     return Run(
-        contender.name,
-        converged=figures.converged,
+        trial.workload,
+        peer.name,
+        "moved" if figures.converged else "gave up",
         total_ms=figures.total_ms,
         downtime_ms=figures.downtime_ms,
         link_bytes=result.link_bytes,
@@ -146,30 +147,5 @@ async def _stock(lab: Lab, contender: Contender, entry: Entry) -> Run:
     )
 
 
-def _standings(found: Sequence[Run]) -> list[Standing]:
-    """Medians by contender, in the order of their first runs."""
-    by_name: dict[str, list[Run]] = {}
-    for run in found:
-        by_name.setdefault(run.contender, []).append(run)
-    peer = by_name[PEER]
-    return [_standing(name, runs, peer) for name, runs in by_name.items()]
-
-
-def _standing(name: str, runs: Sequence[Run], peer: Sequence[Run]) -> Standing:
-    comparable = all(run.converged for run in (*runs, *peer))
-    total_ms, link_bytes = median(run.total_ms for run in runs), median(run.link_bytes for run in runs)
-    return Standing(
-        contender=name,
-        runs=len(runs),
-        converged=all(run.converged for run in runs),
-        total_ms=total_ms,
-        downtime_ms=median(run.downtime_ms for run in runs),
-        link_bytes=link_bytes,
-        time_ratio=total_ms / median(run.total_ms for run in peer) if comparable else None,
-        bytes_ratio=link_bytes / median(run.link_bytes for run in peer) if comparable else None,
-        errors=sum(run.errors for run in runs),
-    )
-
-
-def _ratio(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:.2f}"
+def _say_nothing(_: str) -> None:
+    """For programs: they read the end."""

@@ -15,9 +15,10 @@ from novacron.core.ids import MigrationId
 from novacron.core.units import MIB
 from novacron.launch.chaos.errors import StuckError
 from novacron.launch.demo.console import workload_console
-from novacron.launch.demo.journey import VM, join, kernel_arguments, settle_in
+from novacron.launch.demo.journey import VM, bring_images, join, settle_in
 from novacron.launch.demo.site import NOVACRON, DemoSite
 from novacron.launch.guest.build import GuestFiles
+from novacron.launch.guest.workloads import DATABASE, kernel_arguments
 from novacron.launch.lab.lab import Lab, open_lab
 from novacron.launch.lab.link import Link
 from novacron.protocol.migration import MigrationPolicy
@@ -27,8 +28,7 @@ from novacron.workflow.journal import ENDED
 
 NAMES: Final = ("a", "b")
 MEMORY_BYTES: Final = 128 * MIB
-SMALL: Final = "novacron.hot=2048 novacron.cold=8192"  # pages of the guest's workload
-RATE: Final = 3000  # of them dirtied a second
+SMALL: Final = "novacron.hot=2048 novacron.cold=8192 novacron.rate=3000"  # the guest's workload: the last word counts
 POLICY: Final = MigrationPolicy(verify_window_ms=0)
 SETTLED_S: Final = 60.0
 LOOK_S: Final = 0.1
@@ -55,7 +55,8 @@ class Sites:
             sites = [DemoSite.running(name, lab, directory, program=program) for name in NAMES]
             a, b = await asyncio.gather(*map(stack.enter_async_context, sites))
             await join(a, b)
-            await settle_in(a, guest, f"{kernel_arguments(link.seed, rate=RATE)} {SMALL}", MEMORY_BYTES)
+            await bring_images(a, guest)
+            await settle_in(a, f"{kernel_arguments(DATABASE, link.seed)} {SMALL}", memory_bytes=MEMORY_BYTES)
             yield cls(lab, a, b)
 
     async def migrate(self, policy: MigrationPolicy = POLICY) -> MigrationId:

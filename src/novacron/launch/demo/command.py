@@ -17,24 +17,25 @@ from novacron.launch.demo.journey import (
     MEMORY_BYTES,
     POLICY,
     Trip,
+    bring_images,
     join,
-    kernel_arguments,
     plain,
     settle_in,
     travel,
 )
-from novacron.launch.demo.site import DemoSite
+from novacron.launch.demo.site import SITES, DemoSite, both_sites
 from novacron.launch.demo.story import Story
 from novacron.launch.demo.table import print_table
 from novacron.launch.guest.build import GuestFiles, build
+from novacron.launch.guest.workloads import DATABASE, kernel_arguments
 from novacron.launch.lab.lab import Lab, open_lab
 from novacron.launch.lab.link import Link
 from novacron.launch.serving import until_signal
-from novacron.launch.stock.contender import CONTENDERS
+from novacron.launch.stock.contender import MULTIFD_ZSTD, PLAIN
 from novacron.launch.stock.race import Entry, StockResult, race
 
-SITES: Final = ("site-a", "site-b")
-GIVE_UP_FACTOR: Final = 5  # how many times as long as NovaCron's whole move a peer's RAM may take
+GIVE_UP_FACTOR: Final = 5  # how many times as long as NovaCron a peer may take
+PEERS: Final = (PLAIN, MULTIFD_ZSTD)
 
 
 @click.command("demo")
@@ -62,13 +63,13 @@ async def _demo(link: Link, seed: int, story: Story, *, compare: bool, keep: boo
         stack.callback(shutil.rmtree, directory)
         lab = await stack.enter_async_context(open_lab(link, SITES))
         story.lab(lab)
-        sites = (DemoSite.running(name, lab, directory, tell=story.say) for name in SITES)
-        a, b = await asyncio.gather(*map(stack.enter_async_context, sites))
-        trips = await _journey(a, b, guest, seed, story)
+        a, b = await stack.enter_async_context(both_sites(lab, directory, tell=story.say))
+        append = kernel_arguments(DATABASE, seed)
+        trips = await _journey(a, b, guest, append, story)
         peers: tuple[StockResult, ...] = ()
         if compare:
             give_up_s = GIVE_UP_FACTOR * trips[0].summary.total_ms / 1000
-            entry = Entry(guest, MEMORY_BYTES, kernel_arguments(seed), DOWNTIME_MS, give_up_s)
+            entry = Entry(guest, MEMORY_BYTES, append, DOWNTIME_MS, give_up_s)
             peers = await _compare(lab, a, entry, story)
         _tell(story, link, lab, trips, peers)
         if keep:
@@ -76,11 +77,12 @@ async def _demo(link: Link, seed: int, story: Story, *, compare: bool, keep: boo
             await until_signal()
 
 
-async def _journey(a: DemoSite, b: DemoSite, guest: GuestFiles, seed: int, story: Story) -> tuple[Trip, Trip]:
+async def _journey(a: DemoSite, b: DemoSite, guest: GuestFiles, append: str, story: Story) -> tuple[Trip, Trip]:
     story.say("two clusters serve, each a controller and a node of its own", pages=(a, b))
     await join(a, b)
     story.say("site-b has joined by invitation of site-a; a guest is made at site-a and begins to work")
-    await settle_in(a, guest, kernel_arguments(seed))
+    await bring_images(a, guest)
+    await settle_in(a, append)
     with story.trip(a.name, b.name) as watch:
         there = await travel(a, b, POLICY, watch, tell=story.say)
     story.arrived(there)
@@ -94,7 +96,7 @@ async def _compare(lab: Lab, home: DemoSite, entry: Entry, story: Story) -> tupl
     """Our own guest stands still meanwhile: the peers have the machine for themselves."""
     async with home.paused_guests():
         results = []
-        for contender in CONTENDERS:
+        for contender in PEERS:
             story.say(f"now {contender.name}, with the same guest over the same link")
             results.append(await race(lab, SITES, contender, entry))
     return tuple(results)

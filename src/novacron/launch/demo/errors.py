@@ -1,6 +1,7 @@
 """Errors of the demonstration.
 
 DemoError
+├── MoveFailedError     the migration ended without success
 ├── ProcessEndedError   one of its processes ended before it served
 └── UnverifiedError     the guest has found something wrong
 """
@@ -12,6 +13,12 @@ class DemoError(NovaCronError):
     """The demonstration could not go on."""
 
     code = "demo"
+
+
+class MoveFailedError(DemoError):
+    """The migration ended without success; the guest is where it was."""
+
+    code = "move_failed"
 
 
 class ProcessEndedError(DemoError):

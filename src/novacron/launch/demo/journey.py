@@ -15,10 +15,9 @@ from msgspec import Struct
 from novacron.cli.client import Client
 from novacron.cli.kinds import JOBS, MIGRATIONS, VMS
 from novacron.cli.watching import check_job, until, watch_one
-from novacron.core.errors import NovaCronError
 from novacron.core.units import MIB
 from novacron.launch.demo.console import workload_console
-from novacron.launch.demo.errors import DemoError, UnverifiedError
+from novacron.launch.demo.errors import DemoError, MoveFailedError, UnverifiedError
 from novacron.launch.demo.part import Tell
 from novacron.launch.demo.site import DemoSite
 from novacron.launch.guest.build import GuestFiles
@@ -59,37 +58,36 @@ class Trip(Struct, frozen=True):
         return self.summary.verified and self.errors == self.lost == self.doubled == 0
 
 
-def kernel_arguments(seed: int, *, rate: int = 10_000) -> str:
-    """Of the demo guest; ``rate`` is pages dirtied a second."""
-    return f"console=ttyS0 quiet panic=-1 novacron.seed={seed} novacron.rate={rate}"
-
-
 async def join(a: DemoSite, b: DemoSite) -> None:
     """One invites, the other joins."""
     made = await asyncio.to_thread(a.client.post, "/federation/invite", Invitation, InviteRequest())
     await asyncio.to_thread(b.client.post, "/federation/join", PeerCluster, JoinRequest(made.value.invitation))
 
 
-async def settle_in(site: DemoSite, guest: GuestFiles, arguments: str, memory_bytes: int = MEMORY_BYTES) -> Vm:
-    """Import the guest's files, make the VM, and see its workload work; ``arguments`` are its kernel's."""
+async def bring_images(site: DemoSite, guest: GuestFiles) -> None:
+    """Import the guest's files."""
     for name, path, image_format in (
         ("demo-kernel", guest.kernel, "blob"),
         ("demo-initrd", guest.initrd, "blob"),
         ("demo-disk", guest.disk, "qcow2"),
     ):
         await asyncio.to_thread(_upload, site.client, name, path, image_format)
+
+
+async def settle_in(site: DemoSite, arguments: str, *, vm: str = VM, memory_bytes: int = MEMORY_BYTES) -> Vm:
+    """Make the VM of the images, and see its workload work; ``arguments`` are its kernel's."""
     request = VmRequest(
-        name=VM,
+        name=vm,
         memory_bytes=memory_bytes,
         kernel="demo-kernel",
         initrd="demo-initrd",
         append=arguments,
         disks=(DiskRequest(image="demo-disk"),),
     )
-    vm = await asyncio.to_thread(_create, site.client, request)
-    async with workload_console(site.url, site.token, VM) as guest_console:
+    made = await asyncio.to_thread(_create, site.client, request)
+    async with workload_console(site.url, site.token, vm) as guest_console:
         await guest_console.wait_for("t")
-    return vm
+    return made
 
 
 async def travel(
@@ -97,20 +95,22 @@ async def travel(
     target: DemoSite,
     policy: MigrationPolicy,
     watch: Watch,
+    *,
+    vm: str = VM,
     tell: Tell = lambda _: None,
 ) -> Trip:
     """Move the VM and let the guest verify itself; raises UnverifiedError, or what the last attempt failed for.
 
     An attempt that breaks leaves the guest where it was. That is told, and the next one is followed.
     """
-    migration = await asyncio.to_thread(_migrate, source.client, target.name, policy, watch)
+    migration = await asyncio.to_thread(_migrate, source.client, vm, target.name, policy, watch)
     while migration.retried_by is not None:
         tell(f"{_failed(migration).cause}; the guest goes on at {source.name}, and it is tried again")
         migration = await asyncio.to_thread(_follow, source.client, migration.retried_by, watch)
     if migration.outcome != "succeeded":
         raise _failed(migration)
-    await asyncio.to_thread(_arrived, target.client)
-    async with workload_console(target.url, target.token, VM) as console:
+    await asyncio.to_thread(_arrived, target.client, vm)
+    async with workload_console(target.url, target.token, vm) as console:
         found = await console.check(migration.id)
     trip = Trip(
         source=source.name,
@@ -146,8 +146,8 @@ def _create(client: Client, request: VmRequest) -> Vm:
     return sight.value
 
 
-def _migrate(client: Client, target: str, policy: MigrationPolicy, watch: Watch) -> Migration:
-    begun = client.post("/migrations", Migration, MigrateRequest(VM, target, policy))
+def _migrate(client: Client, vm: str, target: str, policy: MigrationPolicy, watch: Watch) -> Migration:
+    begun = client.post("/migrations", Migration, MigrateRequest(vm, target, policy))
     return _follow(client, begun.value.id, watch)
 
 
@@ -161,17 +161,17 @@ def _follow(client: Client, attempt: str, watch: Watch) -> Migration:
     raise DemoError("the migration's record went away")
 
 
-def _arrived(client: Client) -> None:
-    for sight in watch_one(client, VMS, VM):
+def _arrived(client: Client, vm: str) -> None:
+    for sight in watch_one(client, VMS, vm):
         if sight.value is not None and sight.value.state == "running":
             return
 
 
-def _failed(migration: Migration) -> NovaCronError:
+def _failed(migration: Migration) -> MoveFailedError:
     problem = migration.problem
     if problem is None:
-        return DemoError(f"the migration was {migration.outcome}")
-    return DemoError(f"the migration failed ({problem.code}): {problem.cause}", next_command=problem.next_command)
+        return MoveFailedError(f"the migration was {migration.outcome}")
+    return MoveFailedError(f"the migration failed ({problem.code}): {problem.cause}", next_command=problem.next_command)
 
 
 def plain(trip: Trip) -> dict[str, Any]:

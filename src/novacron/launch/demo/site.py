@@ -19,6 +19,7 @@ from novacron.launch.lab.lab import Lab
 from novacron.protocol.resources import Vm
 from novacron.protocol.rest import Invitation, InviteRequest
 
+SITES: Final = ("site-a", "site-b")
 NOVACRON: Final = (str(Path(sys.executable).with_name("novacron")),)  # of this environment
 
 
@@ -102,3 +103,14 @@ class DemoSite:
         for sight in watch_one(self.client, NODES, node):
             if sight.value is not None and sight.value.state == "ready":
                 return
+
+
+@asynccontextmanager
+async def both_sites(
+    lab: Lab, directory: Path, *, tell: Tell = lambda _: None
+) -> AsyncIterator[tuple[DemoSite, DemoSite]]:
+    """A cluster at each of the lab's ``SITES``."""
+    async with AsyncExitStack() as stack:
+        sites = (DemoSite.running(name, lab, directory, tell=tell) for name in SITES)
+        a, b = await asyncio.gather(*map(stack.enter_async_context, sites))
+        yield a, b

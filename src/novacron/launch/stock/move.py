@@ -4,6 +4,7 @@ Mirror the disk over NBD, migrate the RAM, end the mirror while the guest stands
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -11,14 +12,14 @@ from typing import Any, Final
 from msgspec import Struct
 
 from novacron.hypervisor.driver import MachineEvent
-from novacron.hypervisor.errors import QemuDiedError
+from novacron.hypervisor.errors import QemuDiedError, QmpError
 from novacron.launch.lab.lab import Lab
 from novacron.launch.stock.contender import Contender
 from novacron.launch.stock.errors import StockFailedError
 from novacron.launch.stock.instance import StockInstance
 
-MIRROR_S: Final = 300.0
 SWITCHOVER_S: Final = 120.0
+SECOND_ROUND: Final = 2
 CAPABILITIES: Final = ("events", "return-path", "late-block-activate")
 MAX_BANDWIDTH: Final = 1 << 40  # the link limits, not QEMU
 
@@ -60,21 +61,26 @@ class StockMove:
         self._disk = disk
 
     async def run(self, *, downtime_ms: int, give_up_s: float) -> StockFigures:
-        """Move it; gives up when the RAM's rounds have not converged ``give_up_s`` after they began."""
+        """Move it; gives up when QEMU has not stopped the guest ``give_up_s`` after the beginning."""
         began = time.monotonic()
-        async with self._source.events() as said:
-            await self._mirror(said)
-            await self._prepare(downtime_ms)
-            stopped = await self._rounds(said, give_up_s)
-            rounds = (await self._source.qmp("query-migrate")).get("ram", {}).get("dirty-sync-count", 0)
-            if stopped is None:
-                await self._source.qmp("migrate_cancel")
+        async with self._source.events() as said, self._target.events() as heard:
+            try:
+                async with asyncio.timeout(give_up_s):
+                    await self._mirror(said)
+                    await self._prepare(downtime_ms)
+                    stopped = await self._rounds(said)
+            except TimeoutError:
+                rounds = await self._rounds_so_far()
+                await self._give_up()
                 return StockFigures(converged=False, total_ms=_since(began), downtime_ms=0, rounds=rounds)
-            async with asyncio.timeout(SWITCHOVER_S):
-                await self._switch_over(said)
-                await self._target.qmp("nbd-server-stop")
-                await self._target.qmp("cont")
-        return StockFigures(converged=True, total_ms=_since(began), downtime_ms=_since(stopped), rounds=rounds)
+            rounds = await self._rounds_so_far()
+            try:
+                async with asyncio.timeout(SWITCHOVER_S):
+                    resumed = await self._switch_over(said, heard)
+            except TimeoutError:
+                raise StockFailedError(f"the hand-over of stock QEMU took more than {SWITCHOVER_S:.0f} s") from None
+        downtime_ms = round((resumed - stopped) * 1000)
+        return StockFigures(converged=True, total_ms=_since(began), downtime_ms=downtime_ms, rounds=rounds)
 
     async def _mirror(self, said: AsyncIterator[MachineEvent]) -> None:
         """The whole disk, then every write as it comes."""
@@ -98,8 +104,7 @@ class StockMove:
             sync="full",
             copy_mode="write-blocking",  # in the default mode a guest that writes all the time keeps it from ready
         )
-        async with asyncio.timeout(MIRROR_S):
-            await _until(said, "BLOCK_JOB_READY")
+        await _until(said, "BLOCK_JOB_READY")
 
     async def _prepare(self, downtime_ms: int) -> None:
         """Equal settings on both sides, then the destination listens."""
@@ -112,28 +117,47 @@ class StockMove:
         await self._source.qmp("migrate-set-parameters", max_bandwidth=MAX_BANDWIDTH, downtime_limit=downtime_ms)
         await self._target.qmp("migrate-incoming", uri=f"tcp:{self._ports.ram_listen}")
 
-    async def _rounds(self, said: AsyncIterator[MachineEvent], give_up_s: float) -> float | None:
-        """RAM until QEMU has stopped the guest; the instant of that (monotonic), or None when it never came to it."""
+    async def _rounds(self, said: AsyncIterator[MachineEvent]) -> float:
+        """RAM until QEMU has stopped the guest; the instant of that (monotonic)."""
         await self._source.qmp("migrate", uri=f"tcp:{self._ports.ram_advertise}")
-        stopped = None
-        try:
-            async with asyncio.timeout(give_up_s):
-                async for event in said:
-                    if event.name == "STOP":
-                        stopped = time.monotonic()
-                    _refuse_failure(event)
-                    if event.name == "MIGRATION" and event.data["status"] == "pre-switchover":
-                        return stopped
-        except TimeoutError:
-            return None
-        raise QemuDiedError("the source's QEMU went away")
+        stopped = 0.0
+        async for event in said:
+            _refuse_failure(event)
+            if event.name == "STOP":
+                stopped = time.monotonic()
+            if self._contender.post_copy and event.name == "MIGRATION_PASS" and event.data["pass"] == SECOND_ROUND:
+                await self._source.qmp("migrate-start-postcopy")
+            if event.name == "MIGRATION" and event.data["status"] == "pre-switchover":
+                return stopped
+        raise QemuDiedError("stock QEMU went away before it stopped the guest")
 
-    async def _switch_over(self, said: AsyncIterator[MachineEvent]) -> None:
-        """The guest stands still: the mirror ends complete, QEMU sends the rest."""
+    async def _switch_over(self, said: AsyncIterator[MachineEvent], heard: AsyncIterator[MachineEvent]) -> float:
+        """The guest stands still: the mirror ends complete, QEMU sends the rest; when the guest ran again (monotonic).
+
+        With post-copy the rest follows the guest: a destination that is told to go on does when it can.
+        """
         await self._source.qmp("block-job-cancel", device="mirror")
         await _until(said, "BLOCK_JOB_COMPLETED")
+        await self._target.qmp("nbd-server-stop")
         await self._source.qmp("migrate-continue", state="pre-switchover")
-        await _until(said, "MIGRATION", status="completed")
+        if not self._contender.post_copy:
+            await _until(said, "MIGRATION", status="completed")
+        await self._target.qmp("cont")
+        await _until(heard, "RESUME")
+        resumed = time.monotonic()
+        if self._contender.post_copy:
+            await _until(said, "MIGRATION", status="completed")
+        return resumed
+
+    async def _rounds_so_far(self) -> int:
+        rounds: int = (await self._source.qmp("query-migrate")).get("ram", {}).get("dirty-sync-count", 0)
+        return rounds
+
+    async def _give_up(self) -> None:
+        """The guest goes on at the source."""
+        await self._source.qmp("migrate_cancel")
+        with contextlib.suppress(QmpError):  # the mirror may not have begun
+            await self._source.qmp("block-job-cancel", device="mirror", force=True)
 
 
 async def _until(said: AsyncIterator[MachineEvent], name: str, **data: Any) -> None:
@@ -141,7 +165,7 @@ async def _until(said: AsyncIterator[MachineEvent], name: str, **data: Any) -> N
         _refuse_failure(event)
         if event.name == name and data.items() <= event.data.items():
             return
-    raise QemuDiedError(f"the source's QEMU went away before {name}")
+    raise QemuDiedError(f"stock QEMU went away before {name}")
 
 
 def _refuse_failure(event: MachineEvent) -> None:

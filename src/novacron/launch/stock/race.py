@@ -53,7 +53,12 @@ async def race(lab: Lab, sites: Sequence[str], contender: Contender, entry: Entr
         blank = Path(temporary) / "blank.qcow2"
         await images.create_disk(blank, DISK_BYTES)
         there = replace(
-            here, run_dir=Path(temporary) / "t", ram_path=Path(ram) / "target", disks={DISK: blank}, incoming=True
+            here,
+            run_dir=Path(temporary) / "t",
+            ram_path=Path(ram) / "target",
+            ram_shared=contender.post_copy,  # pages of a private mapping of a file cannot be missing
+            disks={DISK: blank},
+            incoming=True,
         )
         async with StockInstance.running(lab, sites[0], here) as source:
             async with source.console() as console:

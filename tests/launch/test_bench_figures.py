@@ -41,7 +41,7 @@ def test_without_a_stock_mode_that_moved_the_guest_there_are_no_ratios(capsys):
 
 
 def test_one_run_that_came_to_nothing_is_the_outcome_and_its_cause_is_told(capsys):
-    (found,) = compare([OURS[0], run("novacron", 9, 0, "failed", cause="the link was cut"), PEERS[0]])
+    (found,) = compare([OURS[0], run("novacron", 9, 0, "failed", note="the link was cut"), PEERS[0]])
     assert (found.standings[0].outcome, found.standings[0].bytes_ratio) == ("failed", None)
     show(found)
     assert "novacron: the link was cut" in capsys.readouterr().out
@@ -63,7 +63,7 @@ async def test_what_came_to_nothing_is_a_run_too(error, outcome):
         raise error
 
     found = await attempt("idle", "novacron", move())
-    assert (found.outcome, found.cause) == (outcome, error.cause)
+    assert (found.outcome, found.note) == (outcome, error.cause)
 
 
 async def test_a_guest_that_is_not_whole_ends_the_benchmark():

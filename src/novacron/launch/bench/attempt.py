@@ -19,4 +19,4 @@ async def attempt(workload: str, contender: str, run: Awaitable[Run]) -> Run:
     except NovaCronError as error:
         outcome: Outcome = "gave up" if isinstance(error, GaveUpError) else "failed"
         passed_ms = round((time.monotonic() - began) * 1000)
-        return Run(workload, contender, outcome, total_ms=passed_ms, cause=error.cause)
+        return Run(workload, contender, outcome, total_ms=passed_ms, note=error.cause)

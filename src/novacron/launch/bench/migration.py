@@ -29,6 +29,7 @@ from novacron.launch.stock.contender import PEERS, Contender
 from novacron.launch.stock.race import Entry, race
 
 ALL_PEERS: Final = tuple(PEERS)
+PRE_COPY_DID: Final = "pre-copy had converged before post-copy could begin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ async def _stock(trial: Trial, peer: Contender) -> Run:
         downtime_ms=figures.downtime_ms,
         link_bytes=result.link_bytes,
         errors=result.errors,
+        note=PRE_COPY_DID if peer.post_copy and figures.converged and not figures.post_copy_bytes else "",
     )
 
 

@@ -16,8 +16,8 @@ def show(comparison: Comparison) -> None:
     click.echo(f"{comparison.workload}: {_peers(comparison)}")
     table(TITLES, [_row(one) for one in comparison.standings])
     for one in comparison.standings:
-        if one.cause:
-            click.echo(f"{one.contender}: {one.cause}")
+        if one.note:
+            click.echo(f"{one.contender}: {one.note}")
 
 
 def _peers(comparison: Comparison) -> str:

@@ -28,7 +28,7 @@ class Run(Struct, frozen=True):
     link_bytes: int = 0
     errors: int = 0  # that the guest has found
     against: Against | None = None
-    cause: str = ""  # why it did not come about
+    note: str = ""  # what a reader must know of it: why it failed
 
 
 class Standing(Struct, frozen=True):
@@ -45,7 +45,7 @@ class Standing(Struct, frozen=True):
     bytes_ratio: float | None  # to the leanest peer
     share: float | None  # of the bytes that its own are held against
     share_of: str
-    cause: str
+    note: str
 
 
 class Comparison(Struct, frozen=True):
@@ -91,7 +91,7 @@ def _standing(runs: Sequence[Run], fastest: Sequence[Run], leanest: Sequence[Run
         bytes_ratio=_link_bytes(runs) / _link_bytes(leanest) if comparable else None,
         share=median(shares) if shares else None,
         share_of=next((run.against.what for run in runs if run.against), ""),
-        cause=next((run.cause for run in runs if run.cause), ""),
+        note=next((run.note for run in runs if run.note), ""),
     )
 
 

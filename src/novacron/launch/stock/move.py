@@ -31,6 +31,7 @@ class StockFigures(Struct, frozen=True):
     total_ms: int
     downtime_ms: int
     rounds: int
+    post_copy_bytes: int = 0  # of RAM that followed the guest
 
 
 class Ports(Struct, frozen=True):
@@ -70,17 +71,25 @@ class StockMove:
                     await self._prepare(downtime_ms)
                     stopped = await self._rounds(said)
             except TimeoutError:
-                rounds = await self._rounds_so_far()
+                ram = await self._ram()
                 await self._give_up()
-                return StockFigures(converged=False, total_ms=_since(began), downtime_ms=0, rounds=rounds)
-            rounds = await self._rounds_so_far()
+                return StockFigures(
+                    converged=False, total_ms=_since(began), downtime_ms=0, rounds=ram.get("dirty-sync-count", 0)
+                )
             try:
                 async with asyncio.timeout(SWITCHOVER_S):
                     resumed = await self._switch_over(said, heard)
             except TimeoutError:
                 raise StockFailedError(f"the hand-over of stock QEMU took more than {SWITCHOVER_S:.0f} s") from None
-        downtime_ms = round((resumed - stopped) * 1000)
-        return StockFigures(converged=True, total_ms=_since(began), downtime_ms=downtime_ms, rounds=rounds)
+            total_ms = _since(began)
+            ram = await self._ram()
+        return StockFigures(
+            converged=True,
+            total_ms=total_ms,
+            downtime_ms=round((resumed - stopped) * 1000),
+            rounds=ram["dirty-sync-count"],
+            post_copy_bytes=ram["postcopy-bytes"],
+        )
 
     async def _mirror(self, said: AsyncIterator[MachineEvent]) -> None:
         """The whole disk, then every write as it comes."""
@@ -149,9 +158,10 @@ class StockMove:
             await _until(said, "MIGRATION", status="completed")
         return resumed
 
-    async def _rounds_so_far(self) -> int:
-        rounds: int = (await self._source.qmp("query-migrate")).get("ram", {}).get("dirty-sync-count", 0)
-        return rounds
+    async def _ram(self) -> dict[str, int]:
+        """QEMU's own figures; none before the RAM's turn."""
+        figures: dict[str, int] = (await self._source.qmp("query-migrate")).get("ram", {})
+        return figures
 
     async def _give_up(self) -> None:
         """The guest goes on at the source."""

@@ -461,3 +461,37 @@ async def test_memory_disks_are_made_from_raw_images_alone(in_memory):
     other = DiskSpec("disk0", GIB, "other")
     with pytest.raises(BadImageError, match="reads raw images"):
         await driver.create("vm-2", msgspec.structs.replace(in_memory.blank, disks=(other,)))
+
+
+async def test_memory_can_be_looked_at_and_changes_only_while_the_guest_runs(hypervisor):
+    driver = hypervisor.make("a")
+    await driver.create(VM, hypervisor.guest)
+    machine = await driver.start(VM)
+    size = 64 * 1024
+    everywhere = range(0, machine.spec.memory_bytes // size * size, size)
+    async with console(machine) as guest:
+        await guest.wait_for("t")
+        before = await machine.peek(everywhere, size)
+        await guest.wait_for("t")
+    assert {len(piece) for piece in before} == {size}
+    await machine.pause()
+    after = await machine.peek(everywhere, size)
+    assert any(piece.strip(b"\0") for piece in after)
+    assert after != before
+    assert await machine.peek(everywhere, size) == after
+
+
+async def test_what_a_bitmap_marks_is_counted(hypervisor):
+    driver = hypervisor.make("a")
+    await driver.create(VM, hypervisor.blank)
+    machine = await driver.start(VM)
+    await machine.start_tracking(["disk0", "disk1"], "since-then")
+    (disk, _) = await machine.export_writable(["disk0", "disk1"])
+    async with NbdClient.connect(disk) as client:
+        await client.write(0, b"x" * BLOCK)
+        await client.write(5 * BLOCK, b"x")
+        await client.flush()
+    await machine.end_exports()
+    assert await machine.marked_bytes(["disk0", "disk1"], "since-then") == 2 * BLOCK
+    assert await machine.marked_bytes(["disk1"], "since-then") == 0
+    assert await machine.marked_bytes(["disk0"], "another") == 0

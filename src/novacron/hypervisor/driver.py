@@ -9,11 +9,13 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from novacron.core.ids import ImageId, VmId
+from novacron.core.units import GIB
 from novacron.protocol.vm import HostCapabilities, VmSpec
 
+LOW_RAM_BYTES: Final = 2 * GIB  # RAM below lies at its own physical address, whatever the machine type
 ImagePath = Callable[[ImageId], tuple[Path, str]]  # where an image of the cluster lies at this host, and its format
 
 
@@ -130,6 +132,10 @@ class Machine(Protocol):
         """Whether the guest's agent answers (False when there is none)."""
         ...
 
+    async def peek(self, offsets: Sequence[int], length: int) -> list[bytes]:
+        """``length`` bytes of the guest's RAM from each of ``offsets`` on, which lie below ``LOW_RAM_BYTES``."""
+        ...
+
     # moving out
 
     async def prepare_outgoing(self, *, throttle: bool = False) -> None:
@@ -197,6 +203,10 @@ class Machine(Protocol):
 
     async def tracked(self, disks: Sequence[str], bitmap: str) -> bool:
         """Whether every one of ``disks`` has a consistent bitmap of this name."""
+        ...
+
+    async def marked_bytes(self, disks: Sequence[str], bitmap: str) -> int:
+        """How much of ``disks`` a bitmap marks; what has none counts as nothing."""
         ...
 
     async def bitmaps_like(self, prefix: str) -> list[str]:

@@ -15,7 +15,7 @@ from novacron.core.units import PAGE_BYTES
 from novacron.hypervisor.driver import DiskExport, MachineEvent, MachineState, MigrationStatus
 from novacron.hypervisor.errors import QemuDiedError, QmpError, VmStateError
 from novacron.hypervisor.memory import stream
-from novacron.hypervisor.memory.disk import DiskView, MemoryDisk
+from novacron.hypervisor.memory.disk import BLOCK_BYTES, DiskView, MemoryDisk
 from novacron.hypervisor.memory.guest import GuestState, MemoryGuest
 from novacron.hypervisor.nbd.server import NbdServer
 from novacron.protocol.vm import VmSpec
@@ -154,6 +154,12 @@ class MemoryMachine:
         """There is no agent in it."""
         return False
 
+    async def peek(self, offsets: Sequence[int], length: int) -> list[bytes]:
+        """As it is now."""
+        self._must_live()
+        self._look()
+        return [self._ram[offset : offset + length] for offset in offsets]
+
     async def console(self) -> Path:
         """A socket at which the guest speaks as the demo guest does."""
         self._must_live()
@@ -254,6 +260,12 @@ class MemoryMachine:
         """Whether every disk has it."""
         self._must_live()
         return all(bitmap in self.disks[disk].bitmaps for disk in disks)
+
+    async def marked_bytes(self, disks: Sequence[str], bitmap: str) -> int:
+        """Whole blocks."""
+        self._must_live()
+        found = [self.disks[disk].bitmaps.get(bitmap) for disk in disks]
+        return sum(len(one.marked) * BLOCK_BYTES for one in found if one is not None)
 
     async def bitmaps_like(self, prefix: str) -> list[str]:
         """Names that begin with ``prefix``."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -122,6 +123,18 @@ class QemuMachine:
         except (OSError, TimeoutError):
             return False
 
+    async def peek(self, offsets: Sequence[int], length: int) -> list[bytes]:
+        """QEMU writes each piece into a file: the RAM file is not what the guest sees once the guest has moved."""
+        path = self.run_dir / f"peek-{secrets.token_hex(4)}"
+        pieces = []
+        try:
+            for offset in offsets:
+                await self.qmp("pmemsave", val=offset, size=length, filename=str(path))
+                pieces.append(path.read_bytes())  # a few pages that were written just now
+        finally:
+            path.unlink(missing_ok=True)
+        return pieces
+
     async def console(self) -> Path:
         """The socket of its serial console."""
         return self.run_dir / "console"
@@ -240,6 +253,12 @@ class QemuMachine:
         """Whether all disks have this bitmap, whole."""
         bitmaps = await self._bitmaps()
         return all(bitmaps.get(disk, {}).get(bitmap, False) for disk in disks)
+
+    async def marked_bytes(self, disks: Sequence[str], bitmap: str) -> int:
+        """By QEMU's own count."""
+        nodes = await self.qmp("query-named-block-nodes", flat=True)
+        marks = [mark for node in nodes if node["node-name"] in disks for mark in node.get("dirty-bitmaps", ())]
+        return sum(mark["count"] for mark in marks if mark["name"] == bitmap)
 
     async def bitmaps_like(self, prefix: str) -> list[str]:
         """Names of bitmaps that begin with ``prefix``, on any disk."""

@@ -18,10 +18,11 @@ from novacron.agent.journal import Journal
 from novacron.agent.orphans import Orphans
 from novacron.agent.outgoing import OutgoingMigrations
 from novacron.agent.ram_images import RamImages
+from novacron.agent.survey import Surveys
 from novacron.agent.takeovers import TakeOvers
 from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
-from novacron.core.ids import NodeId, VmId
+from novacron.core.ids import NodeId, VmId, new_id
 from novacron.hypervisor.driver import Driver, ImagePath
 from novacron.hypervisor.errors import HypervisorError
 from novacron.migration.handover import Role
@@ -48,9 +49,12 @@ from novacron.protocol.node import (
     VmResize,
     VmStop,
 )
+from novacron.protocol.plan import HoldingsRequest, LinkSample, ProbeRequest, SurveyRequest
 from novacron.protocol.vm import HostCapabilities, VmSpec
+from novacron.wire.channel import ParallelChannel, open_channel
 from novacron.wire.credentials import Credentials
 from novacron.wire.identity import SpiffeId
+from novacron.wire.probe import SESSION, answer_probe, probe
 from novacron.wire.server import Server
 
 LOOK_EVERY_S: Final = 2.0
@@ -98,6 +102,7 @@ class Agent:
             ram_images=ram_images,
         )
         self._orphans = Orphans(self._driver, self._journal, ram_images)
+        self._surveys = Surveys(self._driver, self._journal, self._vms, credentials, clock)
         self._cache = ContentCache(self._driver, self._journal, self._vms)
         self._takeovers = TakeOvers(
             journal=self._journal,
@@ -190,6 +195,27 @@ class Agent:
         await asyncio.to_thread(self._credentials.save, self._credentials_dir)
         return Nothing()
 
+    async def probe(self, _peer: SpiffeId, request: ProbeRequest) -> LinkSample:
+        """How fast the way to another node is; raises WireError."""
+        channel = await open_channel(
+            request.address,
+            self._credentials,
+            SpiffeId.parse(request.node),
+            new_id(SESSION),
+            streams=request.streams,
+            rate_bytes_s=request.bandwidth_bytes_s,
+        )
+        async with channel:
+            rate = await probe(channel)
+            return LinkSample(rate, channel.rtt_ms)
+
+    async def _receive(self, peer: SpiffeId, session: str, channel: ParallelChannel) -> None:
+        """A channel of another node: a migration that comes, or a look at the link."""
+        if session.startswith(SESSION) and peer.kind == "node":
+            await answer_probe(channel)
+        else:
+            await self._incoming.receive(peer, session, channel)
+
     async def report(self, _peer: SpiffeId, ref: MigrationRef) -> MigrationReport:
         """Its word on one migration."""
         return await self._report(ref.migration_id)
@@ -239,6 +265,9 @@ class Agent:
         server.method("image.presence", ImageRef, self._images.presence, allow=controller)
         server.method("image.write", ImageWrite, self._images.write, allow=controller)
         server.method("image.delete", ImageRef, self._images.delete, allow=controller)
+        server.method("migration.survey", SurveyRequest, self._surveys.survey, allow=controller)
+        server.method("migration.holdings", HoldingsRequest, self._surveys.holdings, allow=controller)
+        server.method("migration.probe", ProbeRequest, self.probe, allow=controller)
         server.method("migration.open", OpenRequest, self._outgoing.open, allow=controller)
         server.method("migration.run", OutgoingOrder, self._outgoing.run, allow=controller)
         server.method("migration.cancel", MigrationRef, self._outgoing.cancel, allow=controller)
@@ -249,7 +278,7 @@ class Agent:
         server.method("handover.ask", HandoverQuestion, self._outgoing.ask, allow=node)
         server.method("handover.commit", HandoverQuestion, self._incoming.commit, allow=node)
         server.method("handover.stand_down", HandoverQuestion, self._takeovers.stand_down, allow=node)
-        server.channels(self._incoming.receive)
+        server.channels(self._receive)
 
 
 def _disk_bytes(spec: VmSpec) -> int:

@@ -122,9 +122,6 @@ class OutgoingMigrations:
             await self._journal.change(decide)
         machine = await self._vms.running(request.vm_id)
         attempt = self._journal.attempt(request.migration_id)
-        state = self._journal.facts(request.vm_id).arrival_state
-        names = [disk.id for disk in machine.spec.disks]
-        known_state = state if state and await machine.tracked(names, since(state)) else ""
         return OutgoingOffer(
             migration_id=request.migration_id,
             vm_id=request.vm_id,
@@ -132,7 +129,7 @@ class OutgoingMigrations:
             spec=self._driver.spec(request.vm_id),
             source_node=str(self._credentials.identity),
             source_address=self.address,
-            known_state=known_state,
+            known_state=await known_state(machine, self._journal),
             running=await machine.state() is MachineState.RUNNING,
         )
 
@@ -381,6 +378,13 @@ class OutgoingMigrations:
             error_cause=error.cause if error else "",
             error_next=error.next_command if error else "",
         )
+
+
+async def known_state(machine: Machine, journal: Journal) -> str:
+    """Name of the disks' content as it came here, when what was written since is marked; else empty."""
+    state = journal.facts(machine.vm_id).arrival_state
+    names = [disk.id for disk in machine.spec.disks]
+    return state if state and await machine.tracked(names, since(state)) else ""
 
 
 def _known(error: Exception) -> NovaCronError:

@@ -5,6 +5,7 @@ The nodes are a stand-in that keeps what they would: VMs, attempts and their sta
 
 import asyncio
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -15,7 +16,7 @@ from novacron.control.migrate_workflow import MigrateWorkflow
 from novacron.control.vm_workflows import VmWorkflows
 from novacron.core.clock import SystemClock
 from novacron.core.errors import RemoteError
-from novacron.core.ids import BatchId, ClusterId, MigrationId, NodeId, VmId, new_id
+from novacron.core.ids import BatchId, ClusterId, MigrationId, NodeId, PlanId, VmId, new_id
 from novacron.database.database import Database
 from novacron.database.resources import watch
 from novacron.protocol.migration import (
@@ -86,12 +87,13 @@ class FakeNodes:
             self.attempt, self.epoch = "open", self.epoch + 1
         return OutgoingOffer(MIGRATION, VM, self.epoch, SPEC, "spiffe://own/node/node-1", "127.0.0.1:1")
 
-    def migration_run(self, _):
+    def migration_run(self, order):
+        assert order.policy.strategy == "cold"  # as the plan says
         if self.attempt == "open":
             self.attempt = "settled"
         elif self.attempt != "settled":
             raise contradiction(f"it is {self.attempt}")
-        return self.migration_report(_)
+        return self.migration_report(order)
 
     def migration_report(self, _):
         return MigrationReport(MIGRATION, VM, self.epoch, "source", self.attempt)
@@ -131,6 +133,14 @@ class FakeSite:
         return Nothing()
 
 
+class FakePlans:
+    """Chooses."""
+
+    async def plan(self, vm, to, policy):
+        assert (vm.id, to.cluster_id, policy.strategy) == (VM, PEER, "auto")
+        return SimpleNamespace(id=PlanId(new_id("plan")), strategy="cold", predicted=None)
+
+
 class NoImages:
     async def supply(self, _node_id, images):
         assert images == []
@@ -161,8 +171,10 @@ def migration_world(fresh_database):
             vm = Vm(VM, "demo", SPEC, "running", 1, NODE, MIGRATION)
             migration = Migration(MIGRATION, VM, "demo", "own", "peer", "outgoing", "prepare")
             async with fresh_database((VMS, vm, True), (MIGRATIONS, migration, False)) as database:
-                workflow = MigrateWorkflow(database, nodes, lambda _: site, OWN, CLOCK).workflow()
-                policy = msgspec.to_builtins(MigrationPolicy(verify_window_ms=0))
+                plans = FakePlans()
+                migrate = MigrateWorkflow(database, nodes, plans, site_of=lambda _: site, own=OWN, clock=CLOCK)
+                workflow = migrate.workflow()
+                policy = msgspec.to_builtins(MigrationPolicy(strategy="auto", verify_window_ms=0))
                 body = {"migration_id": MIGRATION, "vm_id": VM, "node_id": NODE, "target": PEER}
                 body |= {"wanted_node": "", "policy": policy}
 

@@ -10,6 +10,7 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "image": Lazy("novacron.cli.image:group", "What VMs are made from."),
     "migrate": Lazy("novacron.cli.migrate:command", "Move VMs to another cluster or node while they run."),
     "migration": Lazy("novacron.cli.migration:group", "Migrations: list, show, series, watch, cancel, rollback."),
+    "plan": Lazy("novacron.cli.plan:group", "How migrations would go: list, show."),
     "batch": Lazy("novacron.cli.batch:group", "Many VMs at once: list, show, watch, cancel."),
     "federation": Lazy("novacron.cli.federation:group", "Clusters that this one moves VMs to and from."),
     "job": Lazy("novacron.cli.job:group", "Long work of the cluster."),

@@ -4,14 +4,15 @@ import click
 
 from novacron.cli.batch import tell_begun
 from novacron.cli.follow import follow
-from novacron.cli.kinds import BATCHES, MIGRATIONS
+from novacron.cli.kinds import BATCHES, MIGRATIONS, PLANS
 from novacron.cli.measures import DURATION, RATE
 from novacron.cli.migration_view import MIGRATION
+from novacron.cli.plan_view import tell
 from novacron.cli.policy import policy_of
 from novacron.cli.session import Session, in_session
 from novacron.core.settings import load
-from novacron.protocol.resources import Batch, Migration
-from novacron.protocol.rest import BatchRequest, MigrateRequest
+from novacron.protocol.resources import Batch, Migration, Plan
+from novacron.protocol.rest import BatchRequest, MigrateRequest, PlanRequest
 
 DEFAULT = "  [default: the setting migrate."
 
@@ -21,8 +22,8 @@ DEFAULT = "  [default: the setting migrate."
 @click.option("--to", required=True, metavar="CLUSTER[/NODE]", help="/NODE alone: another node of the same cluster.")
 @click.option(
     "--strategy",
-    type=click.Choice(["stream", "cold"]),
-    help=f"stream: it runs meanwhile; cold: it stands still while its memory moves.{DEFAULT}strategy]",
+    type=click.Choice(["stream", "cold", "auto"]),
+    help=f"stream: it runs; cold: it stands still while its memory moves; auto: by a plan.{DEFAULT}strategy]",
 )
 @click.option(
     "--when-busy",
@@ -41,6 +42,8 @@ DEFAULT = "  [default: the setting migrate."
 @click.option("--no-disks", is_flag=True, help="Leave the disks: both sides reach the same ones.")
 @click.option("--verify-window", type=DURATION, help=f"How long a rollback stays possible.{DEFAULT}verify_window_ms]")
 @click.option("--retry-for", type=DURATION, help=f"How long one that broke is begun again.{DEFAULT}retry_for_ms]")
+@click.option("--plan", "plans", is_flag=True, help="Say how it would go, and do nothing.")
+@click.option("--plan-id", metavar="PLAN", default="", help="Do what that plan says, or refuse when it holds no more.")
 @click.option("--follow", "follows", is_flag=True, help="Show how it goes, to the end.")
 @in_session
 def command(
@@ -60,11 +63,15 @@ def command(
     no_disks: bool,
     verify_window: int | None,
     retry_for: int | None,
+    plans: bool,
+    plan_id: str,
     follows: bool,
 ) -> None:
     """Move VMs to another cluster or node while they run: one, or many by a batch."""
     if bool(vms) == bool(all_from):
         raise click.UsageError("name VMs, or give --all-from NODE")
+    if (plans or plan_id) and len(vms) != 1:
+        raise click.UsageError("a plan is of one VM")
     flags = {
         "migrate.strategy": strategy,
         "migrate.when_busy": when_busy,
@@ -82,7 +89,11 @@ def command(
         batch = session.client.post(BATCHES.path, Batch, many)
         tell_begun(session, batch, f"batch {batch.value.id} has begun", follows=follows)
         return
-    begun = session.client.post(MIGRATIONS.path, Migration, MigrateRequest(vms[0], to, policy))
+    if plans:
+        tell(session, session.client.post(PLANS.path, Plan, PlanRequest(vms[0], to, policy)))
+        return
+    request = MigrateRequest(vms[0], to, plan_id=plan_id) if plan_id else MigrateRequest(vms[0], to, policy)
+    begun = session.client.post(MIGRATIONS.path, Migration, request)
     if follows:
         follow(session, MIGRATION, begun.value.id)
         return

@@ -6,6 +6,7 @@ from novacron.cli.follow import follow as follow_to_end
 from novacron.cli.kinds import JOBS, MIGRATIONS, Found, at
 from novacron.cli.migration_view import MIGRATION
 from novacron.cli.output import Column
+from novacron.cli.plan_view import predicted_facts
 from novacron.cli.progress import describe, options, summary_facts
 from novacron.cli.session import Session, in_session
 from novacron.cli.texts import ago, moment, problem_text, span
@@ -73,6 +74,8 @@ def show(session: Session, migration: str) -> None:
         ("begun", moment(value.started_at)),
         ("ended", moment(value.ended_at)),
         *(summary_facts(value.summary) if value.summary else ()),
+        ("plan", value.plan_id or ""),
+        *(predicted_facts(value.predicted, value.summary) if value.predicted else ()),
         ("taken over on", f"the word: {value.attestation}" if value.attestation else ""),
         ("failed for", value.failure),
         ("problem", problem_text(problem.code, problem.cause, problem.next_command) if problem else ""),

@@ -11,7 +11,7 @@ from novacron.control.nodes import Nodes
 from novacron.control.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.errors import NovaCronError, RemoteError
-from novacron.core.ids import MigrationId
+from novacron.core.ids import MigrationId, VmId
 from novacron.database.database import Database, Transaction
 from novacron.database.errors import NameTakenError
 from novacron.migration.errors import JournalError
@@ -22,6 +22,7 @@ from novacron.protocol.migration import (
     MigrationReport,
 )
 from novacron.protocol.node import Nothing, VmRef, VmReport
+from novacron.protocol.plan import Holdings, HoldingsRequest, Outlook, OutlookRequest
 from novacron.protocol.resources import Cluster, Migration, Node, Problem
 from novacron.wire.identity import SpiffeId
 
@@ -46,14 +47,20 @@ class Admission:
         known = await self._database.read(lambda tx: self._check(tx, order))
         busy = await self._database.read(_busy)
         node = known or await self._vms.place(order.spec, order.node, avoid=busy)
-        if str(SpiffeId(self._cluster.id, "node", node.id)) == order.source_node:
-            raise MigrationRefusedError(
-                f"VM {order.spec.name} is on node {node.name} already", next_command="novacron node list"
-            )
+        self._identity(node, order.spec.name, order.source_node)
         images = await self._database.read(lambda tx: specs.images_of(tx, order.spec, disks=False))
         await self._vms.supply(node.id, images)
         await self._database.write(lambda tx: self._note(tx, order, node))
         return await self._nodes.call(node.id, "migration.prepare", order, IncomingReady)
+
+    async def outlook(self, request: OutlookRequest) -> Outlook:
+        """Where such a VM would go, and what of it lies there; raises what ``admit`` would, and touches nothing."""
+        await self._database.read(lambda tx: self._check_name(tx, request.vm_id, request.spec.name))
+        node = await self._vms.place(request.spec, request.node)
+        identity = self._identity(node, request.spec.name, request.source_node)
+        question = HoldingsRequest(request.vm_id, request.spec, request.known_state)
+        holdings = await self._nodes.call(node.id, "migration.holdings", question, Holdings)
+        return Outlook(node.name, identity, node.address, holdings.held)
 
     async def dismiss(self, ref: MigrationRef) -> Nothing:
         """Drop what was prepared. A node that is ready already asks the source's node itself, and is told the same."""
@@ -106,16 +113,27 @@ class Admission:
 
     def _check(self, tx: Transaction, order: IncomingOrder) -> Node | None:
         """Refuse what cannot be; the node of an attempt that was admitted before."""
-        vm = VMS.find(tx, order.spec.name)
-        if vm is not None and vm.value.id != order.vm_id:
-            raise NameTakenError(
-                f"cluster {self._cluster.name} has a VM called {order.spec.name}",
-                next_command="novacron vm list (there)",
-            )
+        self._check_name(tx, order.vm_id, order.spec.name)
         found = MIGRATIONS.find(tx, order.migration_id)
         if found is None or not found.value.target_node:
             return None
         return NODES.get(tx, found.value.target_node).value
+
+    def _check_name(self, tx: Transaction, vm_id: VmId, name: str) -> None:
+        vm = VMS.find(tx, name)
+        if vm is not None and vm.value.id != vm_id:
+            raise NameTakenError(
+                f"cluster {self._cluster.name} has a VM called {name}", next_command="novacron vm list (there)"
+            )
+
+    def _identity(self, node: Node, vm_name: str, source_node: str) -> str:
+        """Who the node for a VM is; raises MigrationRefusedError when it has that VM already."""
+        identity = str(SpiffeId(self._cluster.id, "node", node.id))
+        if identity == source_node:
+            raise MigrationRefusedError(
+                f"VM {vm_name} is on node {node.name} already", next_command="novacron node list"
+            )
+        return identity
 
     def _note(self, tx: Transaction, order: IncomingOrder, node: Node) -> None:
         """The record of a migration that comes from a peer; one within the cluster has its record already."""

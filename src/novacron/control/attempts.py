@@ -14,7 +14,7 @@ from novacron.control.mirror import OUTGOING
 from novacron.core.ids import ClusterId, MigrationId, NodeId, VmId, new_id
 from novacron.database.database import Transaction
 from novacron.protocol.migration import MigrationPolicy
-from novacron.protocol.resources import Migration, Vm
+from novacron.protocol.resources import Migration, Plan, Vm
 from novacron.workflow import journal
 
 MOVABLE: Final = frozenset({"running", "paused"})
@@ -50,12 +50,13 @@ class Order:
     target_cluster: str
     wanted_node: str
     policy: MigrationPolicy
+    plan: Plan | None = None  # that it follows
 
 
 def begin(tx: Transaction, order: Order, now: float) -> Migration:
     """Put down the first attempt and its job; raises MigrationRefusedError, ResourceUnknownError."""
     vm = VMS.get(tx, order.vm).value
-    _check_movable(vm)
+    check_movable(vm)
     source = NODES.get(tx, vm.node_id or "").value
     migration = Migration(
         id=order.migration_id,
@@ -67,6 +68,8 @@ def begin(tx: Transaction, order: Order, now: float) -> Migration:
         phase="prepare",
         source_node=source.name,
         started_at=now,
+        plan_id=order.plan.id if order.plan else None,
+        predicted=order.plan.predicted if order.plan else None,
     )
     wanted = Wanted(
         migration_id=order.migration_id,
@@ -110,6 +113,11 @@ def follow_up(tx: Transaction, broken: Migration, wanted: Wanted, now: float) ->
     return _put(tx, vm.value, waiting, again)
 
 
+def wanted(tx: Transaction, migration_id: MigrationId) -> Wanted:
+    """What an attempt was told to do; raises JobUnknownError."""
+    return Wanted.of(journal.get(tx, job_of(migration_id)).body.input)
+
+
 def job_of(migration_id: MigrationId) -> str:
     """The job that runs an attempt."""
     return migration_id.replace("migration-", "job-", 1)
@@ -123,7 +131,8 @@ def _put(tx: Transaction, vm: Vm, migration: Migration, wanted: Wanted) -> Migra
     return migration
 
 
-def _check_movable(vm: Vm) -> None:
+def check_movable(vm: Vm) -> None:
+    """Raises MigrationRefusedError."""
     if vm.migration_id is not None:
         raise MigrationRefusedError(
             f"VM {vm.name} is migrating", next_command=f"novacron migration watch {vm.migration_id}"

@@ -22,6 +22,7 @@ from novacron.control.migrate_workflow import MigrateWorkflow
 from novacron.control.migrations import Migrations
 from novacron.control.nodes import Nodes
 from novacron.control.peers import Peers
+from novacron.control.plans import Plans
 from novacron.control.rollback_workflow import RollbackWorkflow
 from novacron.control.service import NodeService, PeerService
 from novacron.control.sites import OwnSite, PeerSite, Site
@@ -59,6 +60,7 @@ class Controller:
         self.peers = Peers(database, trust, self.nodes, cluster, clock)
         self.migrations = Migrations(database, self.nodes, self.peers, cluster, clock)
         self.admission = Admission(database, self.nodes, self.vms, cluster, clock)
+        self.plans = Plans(database, self.nodes, self.peers, self._site, clock)
         self.batches = Batches(database, self.peers, cluster.id, clock)
         self.maintenance = Maintenance(database, self.nodes, self.batches, cluster.id, clock)
         self.runner = WorkflowRunner(database, self._workflows(), clock)
@@ -126,7 +128,7 @@ class Controller:
     def _workflows(self) -> list[Workflow]:
         """All durable jobs of this version."""
         own = self.cluster.id
-        migrate = MigrateWorkflow(self.database, self.nodes, self._site, own, self.clock)
+        migrate = MigrateWorkflow(self.database, self.nodes, self.plans, site_of=self._site, own=own, clock=self.clock)
         rollback = RollbackWorkflow(self.database, self.peers, self.migrations, own, self.clock)
         batch = BatchWorkflow(self.database, self.vms, self.migrations, self.cluster, self.clock)
         vms = VmWorkflows(self.database, self.nodes, self.vms)

@@ -8,6 +8,7 @@ ControlError
 ├── PeerUnreachableError     that cluster does not answer (retryable)
 ├── PeerUnknownError         there is no such cluster here
 ├── MigrationRefusedError    this VM cannot be moved like that
+├── PlanStaleError           the world is not what it was when the plan was made
 ├── BatchRefusedError        this cannot be asked of a batch now
 ├── ImageInUseError          a VM still boots from it
 └── SavedStateError          the archive cannot be restored here
@@ -76,6 +77,14 @@ class MigrationRefusedError(ControlError, ConflictError):
     """This VM cannot be moved like that."""
 
     code = "migration_refused"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status
+
+
+class PlanStaleError(ControlError, ConflictError):
+    """The world is not what it was when the plan was made."""
+
+    code = "plan_stale"
     exit_code = ConflictError.exit_code
     http_status = ConflictError.http_status
 

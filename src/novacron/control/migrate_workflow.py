@@ -16,6 +16,8 @@ from novacron.control.attempts import Wanted
 from novacron.control.errors import NodeUnreachableError
 from novacron.control.kinds import MIGRATIONS, VMS
 from novacron.control.nodes import Nodes
+from novacron.control.peers import Destination
+from novacron.control.plans import Plans
 from novacron.control.sites import Site
 from novacron.core.clock import Clock
 from novacron.core.errors import NovaCronError, RemoteError
@@ -53,10 +55,18 @@ class MigrateWorkflow:
     """``migrate``: between clusters, or between nodes of this one."""
 
     def __init__(
-        self, database: Database, nodes: Nodes, site_of: Callable[[ClusterId], Site], own: ClusterId, clock: Clock
+        self,
+        database: Database,
+        nodes: Nodes,
+        plans: Plans,
+        *,
+        site_of: Callable[[ClusterId], Site],
+        own: ClusterId,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._nodes = nodes
+        self._plans = plans
         self._site_of = site_of
         self._own = own
         self._clock = clock
@@ -67,6 +77,7 @@ class MigrateWorkflow:
         cache = Irreversible("what a peer has of an image is content for the next time")
         steps = (
             Step("begin", self._begin, undo=self._close),
+            Step("plan", self._plan, undo=Irreversible("planning touches nothing"), attempts=PATIENT),
             Step("open", self._open, undo=self._take_back),
             Step("images", self._supply, undo=cache, attempts=PATIENT),
             Step("admit", self._admit, undo=self._dismiss, attempts=PATIENT),
@@ -84,6 +95,25 @@ class MigrateWorkflow:
             await context.check_cancel()
             await self._clock.sleep(min(left_s, LOOK_EVERY_S))
         await context.commit(lambda tx: _leave_waiting(tx, job.migration_id))
+
+    async def _plan(self, context: StepContext) -> Json:
+        """The strategy, where it was left open; the record says what is expected."""
+        job = _Job(context)
+        if job.wanted.policy.strategy != "auto":
+            return {}
+        record, vm = await self._database.read(
+            lambda tx: (MIGRATIONS.get(tx, job.migration_id).value, VMS.get(tx, job.vm_id).value)
+        )
+        to = Destination(job.target, record.target_cluster, job.wanted.wanted_node)
+        plan = await self._plans.plan(vm, to, job.wanted.policy)
+
+        def note(tx: Transaction) -> None:
+            known = MIGRATIONS.get(tx, job.migration_id).value
+            planned = msgspec.structs.replace(known, plan_id=plan.id, predicted=plan.predicted)
+            MIGRATIONS.put(tx, planned, named=False)
+
+        await context.commit(note)
+        return {"strategy": plan.strategy}
 
     async def _open(self, context: StepContext) -> Json:
         """The source's node burns an epoch for this attempt."""
@@ -248,7 +278,8 @@ class _Job:
         self.vm_id = wanted.vm_id
         self.node_id = wanted.node_id
         self.target = wanted.target
-        self.policy = wanted.policy
+        strategy = context.results.get("plan", {}).get("strategy", wanted.policy.strategy)
+        self.policy = msgspec.structs.replace(wanted.policy, strategy=strategy)
         self.ref = MigrationRef(self.migration_id, self.vm_id)
 
     @property

@@ -2,16 +2,16 @@
 
 import msgspec
 
-from novacron.control import attempts
+from novacron.control import attempts, plans
 from novacron.control.errors import MigrationRefusedError
-from novacron.control.kinds import MIGRATIONS, NODES
+from novacron.control.kinds import MIGRATIONS, NODES, PLANS, VMS
 from novacron.control.mirror import OUTGOING
 from novacron.control.nodes import Nodes
-from novacron.control.peers import Peers
+from novacron.control.peers import Destination, Peers
 from novacron.core.clock import Clock
-from novacron.core.errors import RemoteError
+from novacron.core.errors import InvalidInputError, RemoteError
 from novacron.core.ids import ClusterId, MigrationId, new_id
-from novacron.database.database import Database
+from novacron.database.database import Database, Transaction
 from novacron.migration.errors import NotRollbackableError
 from novacron.protocol.migration import MigrationPolicy, MigrationRef, MigrationReport
 from novacron.protocol.peer import ReturnVm
@@ -41,9 +41,31 @@ class Migrations:
                 next_command="novacron federation list",
             )
         migration_id = MigrationId(new_id("migration"))
+        if request.plan_id:
+            return await self._follow_plan(migration_id, request, to)
         return await self._submit(
             migration_id, request.vm, target=to.cluster_id, target_name=to.cluster, node=to.node, policy=request.policy
         )
+
+    async def _follow_plan(self, migration_id: MigrationId, request: MigrateRequest, to: Destination) -> Migration:
+        """Just as was planned; raises PlanStaleError in the transaction that would have begun it."""
+        if request.policy != MigrationPolicy():
+            raise InvalidInputError(
+                "a plan has a policy of its own: give either", next_command=f"novacron plan show {request.plan_id}"
+            )
+
+        def begin(tx: Transaction) -> Migration:
+            plan, now = PLANS.get(tx, request.plan_id).value, self._clock.now()
+            plans.check(plan, VMS.get(tx, request.vm).value, to, now)
+            policy = msgspec.structs.replace(plan.policy, strategy=plan.strategy)
+            order = attempts.Order(
+                migration_id, plan.vm_id, self._cluster.name, to.cluster_id, to.cluster, plan.target_node, policy, plan
+            )
+            return attempts.begin(tx, order, now)
+
+        begun = await self._database.write(begin)
+        self.runner.wake()
+        return begun
 
     async def send_back(self, target: ClusterId, request: ReturnVm, *, wanted_node: str = "") -> Migration:
         """Whoever gave a VM away wants it again; asking twice is one migration."""

@@ -16,6 +16,7 @@ from novacron.database.database import Database
 from novacron.protocol.migration import IncomingOrder, IncomingReady, MigrationRef, MigrationReport
 from novacron.protocol.node import ImagePresence, ImageRef, ImageWrite, NodeAnnounce, NodeJoin, NodeRenew, Nothing
 from novacron.protocol.peer import PeerIdentity, PeerJoin, PeerSummary, ReturnVm
+from novacron.protocol.plan import Outlook, OutlookRequest
 from novacron.protocol.resources import Cluster, Migration
 from novacron.wire.identity import SpiffeId
 from novacron.wire.server import Server
@@ -66,6 +67,7 @@ class PeerService:
         server.method("peer.summary", Nothing, self.summary, allow=allow)
         server.method("peer.image_presence", ImageRef, self.image_presence, allow=allow)
         server.method("peer.image_write", ImageWrite, self.image_write, allow=allow)
+        server.method("peer.outlook", OutlookRequest, self.outlook, allow=allow)
         server.method("peer.admit", IncomingOrder, self.admit, allow=allow)
         server.method("peer.dismiss", MigrationRef, self.dismiss, allow=allow)
         server.method("peer.progress", MigrationReport, self.progress, allow=allow)
@@ -96,6 +98,10 @@ class PeerService:
     async def image_write(self, _caller: SpiffeId, part: ImageWrite) -> ImagePresence:
         """The next part of an image."""
         return await self._images.write(part)
+
+    async def outlook(self, _caller: SpiffeId, request: OutlookRequest) -> Outlook:
+        """A VM of that peer may want to come."""
+        return await self._admission.outlook(request)
 
     async def admit(self, caller: SpiffeId, order: IncomingOrder) -> IncomingReady:
         """A VM of a node of that peer wants to come."""

@@ -10,6 +10,7 @@ from novacron.control.peers import Peers
 from novacron.core.ids import ClusterId
 from novacron.protocol.migration import IncomingOrder, IncomingReady, MigrationRef, MigrationReport
 from novacron.protocol.node import ImagePresence, ImageRef, ImageWrite, Nothing
+from novacron.protocol.plan import Outlook, OutlookRequest
 from novacron.protocol.resources import Image
 
 A = TypeVar("A", bound=Struct)
@@ -20,6 +21,10 @@ class Site(Protocol):
 
     async def supply(self, image: Image) -> None:
         """Have this image there, whole."""
+        ...
+
+    async def outlook(self, request: OutlookRequest) -> Outlook:
+        """Where a VM would go there, and what of it lies there; raises what ``admit`` would."""
         ...
 
     async def admit(self, order: IncomingOrder) -> IncomingReady:
@@ -39,6 +44,7 @@ class OwnSite:
     """This cluster: from one of its nodes to another."""
 
     def __init__(self, admission: Admission) -> None:
+        self.outlook = admission.outlook
         self.admit = admission.admit
         self.dismiss = admission.dismiss
         self.progress = admission.progress
@@ -65,6 +71,10 @@ class PeerSite:
             return await self._call("peer.image_write", part, ImagePresence)
 
         await self._images.ship(image, presence, write)
+
+    async def outlook(self, request: OutlookRequest) -> Outlook:
+        """Ask the peer."""
+        return await self._call("peer.outlook", request, Outlook)
 
     async def admit(self, order: IncomingOrder) -> IncomingReady:
         """Ask the peer."""

@@ -12,6 +12,7 @@ ClusterId = NewType("ClusterId", str)
 ImageId = NewType("ImageId", str)
 MigrationId = NewType("MigrationId", str)
 BatchId = NewType("BatchId", str)
+PlanId = NewType("PlanId", str)
 TokenId = NewType("TokenId", str)
 RequestId = NewType("RequestId", str)
 

@@ -68,7 +68,7 @@ class ClientSettings(Struct, frozen=True):
 class MigrateSettings(Struct, frozen=True):
     """What ``novacron migrate`` asks for unless its flags say otherwise."""
 
-    strategy: Literal["stream", "cold"] = "stream"
+    strategy: Literal["stream", "cold", "auto"] = "stream"
     when_busy: Literal["wait", "throttle", "stop"] = "wait"  # of a guest that outruns the link
     max_downtime_ms: Annotated[int, Meta(ge=1)] = 300
     verify_window_ms: Annotated[int, Meta(ge=0)] = 30_000  # how long a rollback stays possible

@@ -24,6 +24,7 @@ PHASES: Final = (
 
 
 Strategy = Literal["stream", "cold"]
+WantedStrategy = Literal["stream", "cold", "auto"]
 WhenBusy = Literal["wait", "throttle", "stop"]
 
 
@@ -31,11 +32,12 @@ class MigrationPolicy(Struct, frozen=True):
     """How a migration may go about its work.
 
     ``strategy`` ``stream``: the guest runs while it is copied. ``cold``: it stands still while its memory is, so each
-    page moves once. ``when_busy`` is what happens to a guest that changes its memory faster than the link takes it:
-    ``wait`` for a calmer moment, ``throttle`` its CPUs, ``stop`` it until the rest has moved.
+    page moves once. ``auto``: as a plan chooses that is made before. ``when_busy`` is what happens to a guest that
+    changes its memory faster than the link takes it: ``wait`` for a calmer moment, ``throttle`` its CPUs, ``stop`` it
+    until the rest has moved.
     """
 
-    strategy: Strategy = "stream"
+    strategy: WantedStrategy = "stream"
     when_busy: WhenBusy = "wait"
     max_downtime_ms: Annotated[int, Meta(ge=1)] = 300
     bandwidth_bytes_s: Annotated[int, Meta(ge=1)] | None = None  # None: as much as the link gives

@@ -5,9 +5,10 @@ Fields carry their unit in their names; times are seconds since 1970, UTC.
 
 from msgspec import Struct, field
 
-from novacron.core.ids import BatchId, ClusterId, ImageId, MigrationId, NodeId, TokenId, VmId
-from novacron.protocol.migration import MigrationProgress, MigrationSummary
+from novacron.core.ids import BatchId, ClusterId, ImageId, MigrationId, NodeId, PlanId, TokenId, VmId
+from novacron.protocol.migration import MigrationPolicy, MigrationProgress, MigrationSummary, Strategy
 from novacron.protocol.node import Orphan
+from novacron.protocol.plan import LinkSample, Prediction, Survey
 from novacron.protocol.vm import HostCapabilities, VmSpec
 
 
@@ -92,6 +93,30 @@ class Migration(Struct, frozen=True):
     started_at: float = 0.0
     ended_at: float = 0.0
     attestation: str = ""  # an operator's word that the other side is fenced, by which the VM was taken over
+    plan_id: PlanId | None = None
+    predicted: Prediction | None = None  # by the plan
+
+
+class Plan(Struct, frozen=True):
+    """How a migration would go, and what it was told from: once that has changed, the plan is not applied."""
+
+    id: PlanId
+    vm_id: VmId
+    vm_name: str
+    spec: VmSpec
+    owner_epoch: int
+    state: str  # of the VM: running or paused
+    node_id: NodeId
+    target: ClusterId
+    target_cluster: str
+    target_node: str
+    policy: MigrationPolicy  # as it was asked for
+    strategy: Strategy  # that was chosen
+    survey: Survey
+    link: LinkSample
+    reasons: tuple[str, ...]
+    predicted: Prediction | None  # None: a stream that would never end
+    made_at: float
 
 
 class ProgressPoint(Struct, frozen=True):

@@ -72,7 +72,19 @@ class TakeOverRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MigrateRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Move ``vm`` to ``to``: a cluster, ``cluster/node``, or ``/node`` of the own cluster."""
+    """Move ``vm`` to ``to``: a cluster, ``cluster/node``, or ``/node`` of the own cluster.
+
+    ``plan_id``: as that plan says, whose policy counts then, or not at all.
+    """
+
+    vm: Reference
+    to: Reference
+    policy: MigrationPolicy = field(default_factory=MigrationPolicy)
+    plan_id: MaybeReference = ""
+
+
+class PlanRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """How would ``vm`` move to ``to``?"""
 
     vm: Reference
     to: Reference

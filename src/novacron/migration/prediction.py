@@ -14,6 +14,7 @@ from novacron.migration.meter import JUDGED_AFTER_ROUNDS, SHRINKS
 from novacron.migration.source import MIN_DOWNTIME_MS, OVERHEAD_MS
 from novacron.protocol.migration import MigrationPolicy, MigrationSummary, Strategy
 from novacron.protocol.plan import Interval, LinkSample, Prediction, Survey
+from novacron.wire.streams import USUAL_WINDOW_BYTES, streams_for
 
 DISK_COST: Final = 0.5  # bytes on the wire for one of a disk
 SIMILAR_COST: Final = 0.5  # of what is only like what lies there already
@@ -98,7 +99,8 @@ def predict(
     rtt_s = link.rtt_ms / 1000
     downtime_s = moved.left_s + OVERHEAD_MS / 1000 + SWITCHOVER_ROUND_TRIPS * rtt_s
     disk_s = max(work.disk_wire_bytes / bytes_s, work.disk_bytes / work.encode_bytes_s)
-    total_s = FIXED_S + (ROUND_TRIPS + 3 * policy.streams) * rtt_s + disk_s + moved.seconds + downtime_s
+    streams = policy.streams or streams_for(rtt_s, bytes_s, USUAL_WINDOW_BYTES)
+    total_s = FIXED_S + (ROUND_TRIPS + 3 * streams) * rtt_s + disk_s + moved.seconds + downtime_s
     wire_bytes = FIXED_BYTES + work.disk_wire_bytes + moved.wire_bytes + moved.left_wire_bytes
     return Prediction(
         total_ms=past.interval("total_ms", total_s * 1000),

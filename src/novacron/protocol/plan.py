@@ -89,7 +89,7 @@ class ProbeRequest(Struct, frozen=True):
 
     node: str  # SPIFFE id
     address: str
-    streams: Annotated[int, Meta(ge=1, le=16)] = 2
+    streams: Annotated[int, Meta(ge=0, le=16)] = 0  # as of the policy
     bandwidth_bytes_s: Annotated[int, Meta(ge=1)] | None = None
 
 

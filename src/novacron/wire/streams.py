@@ -17,7 +17,7 @@ MOST: Final = 16
 FAST_BYTES_S: Final = 125_000_000.0  # 1 Gbit/s: what a link between sites is taken for, unless said otherwise
 CONNECT_S: Final = 10.0
 _WINDOWS: Final = Path("/proc/sys/net/ipv4/tcp_wmem")  # least, default and largest send window, in bytes
-_USUAL_WINDOW: Final = 4 << 20
+USUAL_WINDOW_BYTES: Final = 4 << 20
 
 
 async def streams_to(address: str, rate_bytes_s: float | None) -> int:
@@ -48,4 +48,4 @@ def _largest_window() -> int:
     try:
         return int(_WINDOWS.read_text().split()[2])
     except (OSError, IndexError, ValueError):
-        return _USUAL_WINDOW
+        return USUAL_WINDOW_BYTES

@@ -61,7 +61,8 @@ class Guests:
         run_dir = site.directory / instance
         run_dir.mkdir(parents=True)
         (run_dir / "console.log").write_text('{"t":1,"records":7}\n{"t":2,"records":9,"kept":0}\n')
-        record = InstanceRecord(instance, process.pid, started, str(run_dir), "", VmSpec("demo", 1, 1 << 27), {})
+        spec = VmSpec("demo", 1, 1 << 27)
+        record = InstanceRecord(instance, str(run_dir), "", spec, {}, pid=process.pid, started=started)
         path = site.directory / "node" / "vms" / "vm-1" / "instances" / f"{instance}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(msgspec.json.encode(record))

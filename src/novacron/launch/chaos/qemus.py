@@ -29,7 +29,7 @@ def living(site: DemoSite) -> list[Qemu]:
     for path in (site.directory / "node" / "vms").glob("*/instances/*.json"):
         with contextlib.suppress(FileNotFoundError):  # its node forgets it just now
             record = msgspec.json.decode(path.read_bytes(), type=InstanceRecord)
-            found.append(Qemu(Process(record.pid, record.started), Path(record.run_dir) / "console.log"))
+            found.append(Qemu(record.process(), Path(record.run_dir) / "console.log"))
     return sorted((qemu for qemu in found if qemu.process.alive), key=lambda qemu: qemu.process.started)
 
 

@@ -10,17 +10,19 @@ from dataclasses import dataclass, replace
 from statistics import quantiles
 from typing import Final
 
+from novacron.core.units import KIB
 from novacron.migration.meter import JUDGED_AFTER_ROUNDS, SHRINKS
 from novacron.migration.source import MIN_DOWNTIME_MS, OVERHEAD_MS
 from novacron.protocol.migration import MigrationPolicy, MigrationSummary, Strategy
 from novacron.protocol.plan import Interval, LinkSample, Prediction, Survey
-from novacron.wire.streams import USUAL_WINDOW_BYTES, streams_for
+from novacron.wire.streams import FAST_BYTES_S, USUAL_WINDOW_BYTES, streams_for
 
-DISK_COST: Final = 0.5  # bytes on the wire for one of a disk
+DISK_COST: Final = 0.35  # bytes on the wire for one of a disk
 SIMILAR_COST: Final = 0.5  # of what is only like what lies there already
 FIXED_S: Final = 0.6  # of any migration: agreeing, QEMU's setting up, seeing it live
-FIXED_BYTES: Final = 512 * 1024  # of any migration: device state, empty rounds
+FIXED_BYTES: Final = 128 * KIB  # of any migration: device state, empty rounds
 ROUND_TRIPS: Final = 10  # of any migration; each stream takes three more to connect
+SWITCHOVER_S: Final = 0.15  # beside RAM: device state, the last disk round, the destination's journal
 SWITCHOVER_ROUND_TRIPS: Final = 3
 MOST_ROUNDS: Final = 100
 THROTTLED: Final = 0.5  # of what gets through: what a throttled guest may dirty
@@ -97,9 +99,9 @@ def predict(
     elif not moved.converges and policy.when_busy == "wait":
         return None
     rtt_s = link.rtt_ms / 1000
-    downtime_s = moved.left_s + OVERHEAD_MS / 1000 + SWITCHOVER_ROUND_TRIPS * rtt_s
+    downtime_s = moved.left_s + SWITCHOVER_S + SWITCHOVER_ROUND_TRIPS * rtt_s
     disk_s = max(work.disk_wire_bytes / bytes_s, work.disk_bytes / work.encode_bytes_s)
-    streams = policy.streams or streams_for(rtt_s, bytes_s, USUAL_WINDOW_BYTES)
+    streams = policy.streams or streams_for(rtt_s, policy.bandwidth_bytes_s or FAST_BYTES_S, USUAL_WINDOW_BYTES)
     total_s = FIXED_S + (ROUND_TRIPS + 3 * streams) * rtt_s + disk_s + moved.seconds + downtime_s
     wire_bytes = FIXED_BYTES + work.disk_wire_bytes + moved.wire_bytes + moved.left_wire_bytes
     return Prediction(

@@ -483,10 +483,9 @@ async def test_memory_can_be_looked_at_and_changes_only_while_the_guest_runs(hyp
 
 async def test_what_a_bitmap_marks_is_counted(hypervisor):
     driver = hypervisor.make("a")
-    await driver.create(VM, hypervisor.blank)
-    machine = await driver.start(VM)
+    machine = await incoming(driver, hypervisor.blank)
+    disk, _ = await machine.export_writable(["disk0", "disk1"])
     await machine.start_tracking(["disk0", "disk1"], "since-then")
-    (disk, _) = await machine.export_writable(["disk0", "disk1"])
     async with NbdClient.connect(disk) as client:
         await client.write(0, b"x" * BLOCK)
         await client.write(5 * BLOCK, b"x")

@@ -25,6 +25,7 @@ from novacron.wire.estimate import RoundTrip
 from novacron.wire.frames import MAX_BODY_BYTES, frame_header, read_frame
 from novacron.wire.identity import SpiffeId
 from novacron.wire.pacing import TokenBucket
+from novacron.wire.probe import answer_probe, probe
 from novacron.wire.server import Server
 
 NEWER = msgspec.msgpack.encode(Hello(99, "rpc"))
@@ -330,3 +331,22 @@ async def test_a_plain_tcp_server_is_no_member_of_any_cluster(site_a):
                 expect=None,
                 heartbeat=Heartbeat(),
             )
+
+
+async def test_a_probe_tells_the_rate_of_the_link(site_a):
+    async with receiving(site_a, answer_probe) as (address, _):
+        async with await call(site_a, address, rate=2_000_000) as channel:
+            assert 1_500_000 < await probe(channel) < 2_500_000
+        async with await call(site_a, address, streams=1) as channel:
+            assert await probe(channel) > 2_500_000
+
+
+async def test_a_probe_that_is_not_answered_as_one_says_so(site_a):
+    async def nonsense(channel):
+        await channel.receive()
+        await channel.send(3, b"nonsense")
+        await channel.receive()
+
+    async with receiving(site_a, nonsense) as (address, _), await call(site_a, address) as channel:
+        with pytest.raises(FrameError, match="word on the link"):
+            await probe(channel)

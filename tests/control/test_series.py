@@ -28,7 +28,7 @@ async def database(tmp_path):
 async def test_both_sides_keep_how_a_migration_went(short_dir):
     async with two_clusters(short_dir, in_memory()) as (a, b):
         await a.boot_small()
-        policy = MigrationPolicy(verify_window_ms=0, bandwidth_bytes_s=600)
+        policy = MigrationPolicy(verify_window_ms=0, bandwidth_bytes_s=600, streams=3)
         move = await a.migrate("demo", "site-b", policy)
         ended = await a.ended(move.id)
         for site in (a, b):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from novacron.agent.errors import JournalLostError
+from novacron.core.units import GIB
 from novacron.hypervisor.qemu import images
 from novacron.hypervisor.qemu.process import Process
 from novacron.protocol.node import Nothing, Orphan, VmCreate, VmRef, VmReport
@@ -78,7 +79,7 @@ async def test_ram_that_was_taken_for_a_vm_that_never_came_is_given_back(nodes, 
 async def test_a_disk_that_was_laid_over_a_vms_goes_and_what_the_vm_lies_over_stays(nodes, killed, folder):
     await nodes.clients["a"].call("vm.create", VmCreate(VM, spec(), 1), VmReport)
     base, overlay = folder / "disks" / "disk0.qcow2", folder / "disks" / "disk0.in-1.qcow2"
-    await images.create_overlay(overlay, base)
+    await images.create_overlay(overlay, base, GIB)
     nodes.agents["a"]._driver._folder(VM).put_disks({"disk0": overlay})
     orphans = await killed("prepare", f"{IMAGES}:create_overlay")
     assert [Path(orphan.name).suffix for orphan in orphans] == [".qcow2", ".ram"]

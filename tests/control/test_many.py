@@ -11,7 +11,7 @@ from novacron.core.units import GIB, MIB
 from novacron.hypervisor.memory.driver import MemoryHost
 from novacron.protocol.migration import MigrationPolicy
 from novacron.protocol.node import Orphan
-from novacron.protocol.rest import DiskRequest
+from novacron.protocol.rest import DiskRequest, ResizeRequest
 from support.clusters import cluster, in_memory, two_clusters
 
 QUICK = MigrationPolicy(verify_window_ms=0)
@@ -71,6 +71,18 @@ async def test_what_the_other_side_cannot_take_is_refused_and_the_vm_runs_on(sho
         async with a.console("demo") as guest:
             assert (await guest.check("still"))["errors"] == 0
         assert await b.database.read(lambda tx: MIGRATIONS.find(tx, move.id)) is None
+
+
+async def test_a_vm_whose_disk_has_grown_while_it_runs_moves_and_comes_back(short_dir):
+    async with to_a_host(short_dir, MemoryHost()) as (a, b):
+        for here, there, size in ((a, b, 8), (b, a, 12)):
+            await here.controller.vms.resize("demo", ResizeRequest(disks={"disk0": size * MIB}))
+            move = await here.ended((await here.migrate("demo", there.name, QUICK)).id)
+            assert move.outcome == "succeeded", move.problem
+            vm = await there.until(VMS, "demo", lambda found: found.state == "running")
+            assert vm.spec.disks[0].size_bytes == size * MIB
+            async with there.console("demo") as guest:
+                assert (await guest.check("there"))["errors"] == 0
 
 
 async def test_a_name_that_is_taken_at_the_other_side_is_refused(short_dir):

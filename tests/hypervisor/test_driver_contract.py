@@ -125,6 +125,7 @@ async def test_sizes_change_by_the_rules(hypervisor):
         await driver.resize(VM, msgspec.structs.replace(more, vcpus=1))
     most = msgspec.structs.replace(more, disks=(more.disks[0], DiskSpec("disk1", 64 * MIB)))
     assert await driver.resize(VM, most) == most
+    assert machine.spec == most
     export = (await machine.export_readable(["disk1"]))[0]
     async with NbdClient.connect(export) as disk:
         assert disk.size_bytes == 64 * MIB

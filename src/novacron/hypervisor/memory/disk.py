@@ -29,9 +29,9 @@ class MemoryDisk:
         self.bitmaps: dict[str, Bitmap] = {}
         self._blocks: dict[int, bytes] = {}
 
-    def copy(self) -> "MemoryDisk":
+    def copy(self, size_bytes: int) -> "MemoryDisk":
         """The same content from here on apart; no bitmaps. Costs nothing a byte: blocks are never changed in place."""
-        copied = MemoryDisk(self.size_bytes)
+        copied = MemoryDisk(size_bytes)
         copied._blocks = dict(self._blocks)
         return copied
 

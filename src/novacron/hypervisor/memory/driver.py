@@ -96,9 +96,9 @@ class MemoryDriver:
         """An instance that waits for its state."""
         self._check_machine(spec)
         disks = self._vm(vm_id).disks
-        copies = {disk.id: disks[disk.id].copy() for disk in spec.disks} if overlay else self._empty_disks(spec)
-        lent = self._vm(donor).disks if donor else {}
-        copies |= {disk.id: lent[disk.id].copy() for disk in spec.disks if not overlay and disk.id in lent}
+        lent = disks if overlay else self._vm(donor).disks if donor else {}
+        copies = self._empty_disks(spec)
+        copies |= {disk.id: lent[disk.id].copy(disk.size_bytes) for disk in spec.disks if disk.id in lent}
         return self._launch(vm_id, spec, copies, ram_path, incoming=True)
 
     def has_disks(self, vm_id: VmId, spec: VmSpec) -> bool:
@@ -187,10 +187,13 @@ class MemoryDriver:
     async def resize(self, vm_id: VmId, spec: VmSpec) -> VmSpec:
         """Another size."""
         vm, old = self._vm(vm_id), self.spec(vm_id)
-        check_resize(old, check_spec(spec), running=bool(await self.adopt(vm_id)))
+        machines = await self.adopt(vm_id)
+        check_resize(old, check_spec(spec), running=bool(machines))
         for disk in spec.disks:
             vm.disks[disk.id].size_bytes = disk.size_bytes
         vm.spec = spec
+        for machine in machines:
+            machine.spec = spec
         return spec
 
     async def collapse(self, vm_id: VmId) -> None:

@@ -124,8 +124,9 @@ class QemuDriver:
         folder.make()
         disks = {disk.id: folder.disk_file(disk.id, name) for disk in spec.disks}
         if overlay:
-            for disk, path in folder.disks().items():
-                await images.create_overlay(disks[disk], path)
+            below = folder.disks()
+            for disk in spec.disks:
+                await images.create_overlay(disks[disk.id], below[disk.id], disk.size_bytes)
         else:
             await self._fill(spec, disks, self._folder(donor).disks() if donor else {})
         await self._prepare_extras(folder, spec)
@@ -249,6 +250,10 @@ class QemuDriver:
                 await images.grow_disk(files[before.id], after.size_bytes)
         spec = msgspec.structs.replace(check_spec(spec), memory_bytes=await self._fitted(spec))
         folder.put_spec(spec)
+        for machine in machines:  # whoever migrates it compares both sides by its spec
+            machine.spec = spec
+            if (record := folder.record(machine.instance)) is not None:
+                folder.put_record(msgspec.structs.replace(record, spec=spec))
         return spec
 
     async def collapse(self, vm_id: VmId) -> None:

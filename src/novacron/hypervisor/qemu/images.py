@@ -69,9 +69,10 @@ async def create_disk(path: Path, size_bytes: int) -> None:
     await qemu_img("create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=off", str(path), str(size_bytes))
 
 
-async def create_overlay(path: Path, backing: Path) -> None:
-    """An empty qcow2 disk over ``backing`` (qcow2)."""
-    await qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(backing.resolve()), str(path))
+async def create_overlay(path: Path, backing: Path, size_bytes: int) -> None:
+    """An empty qcow2 disk over ``backing`` (qcow2), which may be smaller: zeros follow it."""
+    over = ("-f", "qcow2", "-F", "qcow2", "-b", str(backing.resolve()))
+    await qemu_img("create", "-q", *over, str(path), str(size_bytes))
 
 
 async def copy_disk(source: Path, source_format: str, path: Path, size_bytes: int) -> None:

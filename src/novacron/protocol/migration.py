@@ -42,7 +42,7 @@ class MigrationPolicy(Struct, frozen=True):
     max_downtime_ms: Annotated[int, Meta(ge=1)] = 300
     bandwidth_bytes_s: Annotated[int, Meta(ge=1)] | None = None  # None: as much as the link gives
     streams: Annotated[int, Meta(ge=0, le=16)] = 0  # 0: as many as the link needs
-    compression_level: Annotated[int, Meta(ge=0, le=19)] = 0  # 0: what the link leaves time for
+    compression_level: Annotated[int, Meta(ge=0, le=19)] = 1  # 0: what the link leaves time for
     verify_window_ms: Annotated[int, Meta(ge=0)] = 30_000
     move_disks: bool = True
     retry_for_ms: Annotated[int, Meta(ge=0)] = 3_600_000  # how long after its start another attempt may begin

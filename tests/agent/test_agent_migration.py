@@ -76,6 +76,7 @@ async def test_a_cancelled_migration_leaves_the_vm_running_where_it_was(nodes):
 async def test_a_destination_that_stops_during_the_copy_changes_nothing(nodes):
     await nodes.boot("a")
     ref = await nodes.order("a", "b", 1, SLOW)
+    await nodes.until_sent("a", ref, 1)
     await nodes.stop("b")
     report = await nodes.until("a", ref, "aborted")
     assert report.error_code
@@ -110,6 +111,7 @@ async def test_what_had_come_before_a_cut_is_not_sent_again(nodes, stopped):
 async def test_a_source_agent_that_stops_during_the_copy_takes_its_vm_back(nodes):
     await nodes.boot("a")
     ref = await nodes.order("a", "b", 1, SLOW)
+    await nodes.until_sent("a", ref, 1)
     await nodes.stop("a")
     await nodes.start("a")
     assert (await nodes.until("a", ref, "aborted")).state == "aborted"

@@ -67,9 +67,14 @@ async def database(tmp_path):
 
 
 async def ended(database, job="job"):
-    while (record := await database.read(lambda tx: journal.get(tx, job))).state not in journal.ENDED:
-        await database.changed()
-    return record
+    while True:
+        changed = asyncio.ensure_future(database.changed())
+        await asyncio.sleep(0)  # it waits before the look: a change in between is not missed
+        record = await database.read(lambda tx: journal.get(tx, job))
+        if record.state in journal.ENDED:
+            changed.cancel()
+            return record
+        await changed
 
 
 async def test_steps_run_in_order_and_see_what_came_before(database, world):

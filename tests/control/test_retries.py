@@ -121,6 +121,9 @@ async def test_what_has_come_survives_the_loss_of_the_hosts_memory(short_dir, mo
         filled = sum(any(kept[at : at + PAGE_BYTES]) for at in range(0, len(kept), PAGE_BYTES))
         assert filled > 0
         assert again.summary.split.literal_bytes < filled * PAGE_BYTES  # what has changed since, not what was there
+        async with asyncio.timeout(30):
+            while Path(image).exists():  # noqa: ASYNC110 - the source may know first that it has arrived
+                await asyncio.sleep(0.01)
 
 
 async def nothing(*_):

@@ -212,6 +212,7 @@ class IncomingMigrations:
         receiving = self._receiving[attempt.migration_id] = _Session(channel)
         try:
             await destination.run()
+            await self._drop_image(attempt.vm_id)
             await self._vms.publish(attempt.vm_id)
         except BaseException:
             await asyncio.shield(self._broke(attempt.migration_id))
@@ -259,6 +260,12 @@ class IncomingMigrations:
         if self._journal.facts(vm_id).cache_image != str(image):
             await self._journal.note(vm_id, cache_image=str(image))
 
+    async def _drop_image(self, vm_id: VmId) -> None:
+        """Once the VM is here, what was kept for its coming takes room for nothing: its RAM file is newer."""
+        if image := self._journal.facts(vm_id).cache_image:
+            await self._journal.note(vm_id, cache_image="")
+            await asyncio.to_thread(Path(image).unlink, missing_ok=True)
+
     async def take_over(self, attempt: Attempt, attestation: str) -> None:
         """Own what is ready here, on an operator's word; raises VmStateError when its QEMU has gone."""
         async with self._resolving.setdefault(attempt.migration_id, asyncio.Lock()):
@@ -303,6 +310,7 @@ class IncomingMigrations:
         await take_possession(
             machine, running=running, record=lambda: self._own(attempt, machine, transition, attestation)
         )
+        await self._drop_image(attempt.vm_id)
         await self._vms.publish(attempt.vm_id)
         return True
 

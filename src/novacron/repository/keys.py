@@ -1,0 +1,131 @@
+"""The key of a repository, and the envelope in which it lies beside what it locks.
+
+envelope = one line of JSON {"how", "id", "n", "r", "p", "salt"}, a newline, the repository's key (32 bytes) sealed by
+AES-256-GCM under the envelope's key with the line as associated data, BLAKE3 of all that (32 bytes)
+
+``how`` gives the envelope's key: ``passphrase`` (scrypt), ``file`` (HKDF of a key file's bytes), ``open`` (32 zeros: a
+repository that anybody who has it can read).
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Final, Self
+
+import blake3
+import msgspec
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from msgspec import Struct
+
+from novacron.repository.errors import DamagedError, WrongKeyError
+from novacron.repository.sealing import KEY_BYTES, SALT_BYTES, Sealer, derive, new_salt
+
+SCRYPT_N: Final = 1 << 16  # 64 MiB, about 0.2 s
+SCRYPT_R: Final = 8
+MAX_SCRYPT_N: Final = 1 << 20  # what an envelope may ask for
+MAX_SCRYPT_R: Final = 16
+CHECK_BYTES: Final = 32
+MIN_FILE_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """What opens an envelope: a passphrase, or a key file's content, or nothing (see ``how``)."""
+
+    how: str
+    content: bytes = b""
+
+    @classmethod
+    def passphrase(cls, text: str) -> Self:
+        """A text that a person knows."""
+        return cls("passphrase", text.encode())
+
+    @classmethod
+    def file(cls, content: bytes) -> Self:
+        """The bytes of a key file; raises WrongKeyError for less than 32."""
+        if len(content) < MIN_FILE_BYTES:
+            raise WrongKeyError(f"a key file of {len(content)} bytes: it has at least {MIN_FILE_BYTES}")
+        return cls("file", content)
+
+    @classmethod
+    def none(cls) -> Self:
+        """Encryption is refused."""
+        return cls("open")
+
+
+class _Line(Struct, frozen=True, forbid_unknown_fields=True):
+    how: str
+    id: str
+    n: int
+    r: int
+    p: int
+    salt: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Keys:
+    """Everything that follows from a repository's key."""
+
+    repository_id: str
+    root: bytes
+    chunk_id: bytes
+    pack: bytes
+    index: bytes
+    manifest: bytes
+    tombstone: bytes
+
+    @classmethod
+    def of(cls, repository_id: str, root: bytes) -> Self:
+        """Each use has a key of its own: HKDF-SHA256(root, salt = the id, info = "novacron 1 <use>")."""
+        uses = (derive(root, repository_id.encode(), f"novacron 1 {use}".encode()) for use in _USES)
+        return cls(repository_id, root, *uses)
+
+    @classmethod
+    def new(cls) -> Self:
+        """A new repository's."""
+        return cls.of(os.urandom(16).hex(), os.urandom(KEY_BYTES))
+
+
+_USES: Final = ("chunk-id", "pack", "index", "manifest", "tombstone")
+
+
+def close_envelope(keys: Keys, secret: Secret) -> bytes:
+    """The envelope of ``keys`` for who has ``secret``."""
+    line = _Line(secret.how, keys.repository_id, SCRYPT_N, SCRYPT_R, 1, new_salt().hex())
+    head = msgspec.json.encode(line) + b"\n"
+    body = head + _sealer(line, secret).seal(0, 0, keys.root, head)
+    return body + blake3.blake3(body).digest()
+
+
+def open_envelope(envelope: bytes, secret: Secret) -> Keys:
+    """The keys within; raises DamagedError, and WrongKeyError when ``secret`` is not the one."""
+    body = envelope[:-CHECK_BYTES]
+    if blake3.blake3(body).digest() != envelope[-CHECK_BYTES:]:
+        raise DamagedError("the envelope of the repository's key is damaged")
+    head, newline, sealed = body.partition(b"\n")
+    try:
+        line = msgspec.json.decode(head, type=_Line)
+    except msgspec.MsgspecError as error:
+        raise DamagedError(f"the envelope of the repository's key cannot be read: {error}") from error
+    if line.how != secret.how:
+        raise WrongKeyError(f"the repository's key lies behind {_HOW.get(line.how, line.how)}")
+    try:
+        return Keys.of(line.id, _sealer(line, secret).open(0, 0, sealed, head + newline))
+    except DamagedError:
+        raise WrongKeyError(f"{_HOW[secret.how]} of another repository was given") from None
+
+
+_HOW: Final = {"passphrase": "a passphrase", "file": "a key file", "open": "no lock"}
+
+
+def _sealer(line: _Line, secret: Secret) -> Sealer:
+    salt = bytes.fromhex(line.salt)
+    if len(salt) != SALT_BYTES or not (1 < line.n <= MAX_SCRYPT_N and 0 < line.r <= MAX_SCRYPT_R and line.p == 1):
+        raise DamagedError("the envelope of the repository's key asks for more than an envelope may")
+    match secret.how:
+        case "passphrase":
+            key = Scrypt(salt, KEY_BYTES, line.n, line.r, line.p).derive(secret.content)
+        case "file":
+            key = secret.content
+        case _:
+            key = bytes(KEY_BYTES)
+    return Sealer(key, salt, b"novacron envelope 1")

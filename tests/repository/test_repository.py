@@ -1,0 +1,341 @@
+"""What is stored comes back as it was; what is damaged, lost or broken off is told, and never told wrong."""
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from novacron.repository import packs, writer as writing
+from novacron.repository.check import check
+from novacron.repository.chunks import CHUNK_BYTES
+from novacron.repository.errors import (
+    ChunkUnknownError,
+    DamagedError,
+    IndexDamagedError,
+    ManifestExistsError,
+    ManifestUnknownError,
+    PackMissingError,
+    RepositoryError,
+    RepositoryExistsError,
+    RepositoryMissingError,
+    StoreError,
+    VanishingPackError,
+    WrongKeyError,
+)
+from novacron.repository.folder import FolderStore
+from novacron.repository.keys import Secret
+from novacron.repository.manifest import Manifest
+from novacron.repository.prune import prune
+from novacron.repository.repository import Repository
+from novacron.repository.writer import Writer
+from support.stores import MemoryStore
+
+KEY = Secret.file(b"k" * 32)
+LATER = 2_000_000_000.0
+
+
+def chunk(seed: int, size: int = CHUNK_BYTES) -> bytes:
+    """Half of it does not compress; seed 0 is zeros."""
+    return random.Random(seed).randbytes(size // 2).ljust(size, b"\1") if seed else bytes(size)
+
+
+async def pieces(content: bytes, at_once: int = 2 * CHUNK_BYTES):
+    for at in range(0, len(content), at_once):
+        yield at, content[at : at + at_once]
+
+
+async def stored(repository: Repository, name: str, content: bytes) -> Writer:
+    writer = Writer(repository)
+    stream = await writer.store("disk", len(content), pieces(content))
+    writer.commit(name, Manifest(1.0, (stream,), {"vm": "web"}))
+    return writer
+
+
+def read(repository: Repository, name: str) -> bytes:
+    stream = repository.manifest(name).stream("disk")
+    content = bytearray(stream.size_bytes)
+    for at, data in repository.read(stream):
+        content[at : at + len(data)] = data
+    return bytes(content)
+
+
+@pytest.fixture
+def store():
+    return MemoryStore()
+
+
+@pytest.fixture
+def repository(store, tmp_path):
+    return Repository.create(store, KEY, tmp_path / "cache")
+
+
+def reopened(repository: Repository, tmp_path, secret: Secret = KEY) -> Repository:
+    again = Repository.open(repository.store, secret, tmp_path / "again")
+    again.refresh()
+    return again
+
+
+@given(
+    seeds=st.lists(st.integers(0, 5), max_size=12),
+    tail=st.integers(0, 3).map(lambda n: n * 4096),
+    more=st.lists(st.integers(0, 9), max_size=6),
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_what_is_stored_comes_back(tmp_path, seeds, tail, more):
+    repository = Repository.create(MemoryStore(), KEY, tmp_path / "cache")
+    end = chunk(77, tail)
+    first, second = b"".join(map(chunk, seeds)) + end, b"".join(map(chunk, seeds + more)) + end
+    await stored(repository, "one", first)
+    again = await stored(repository, "two", second)
+    assert (read(repository, "one"), read(repository, "two")) == (first, second)
+    assert again.written.new_chunks == len(set(more) - {0, *seeds})
+    other = reopened(repository, tmp_path)
+    assert (read(other, "one"), read(other, "two")) == (first, second)
+    assert check(other, read=True).faults == []
+
+
+async def test_what_is_there_already_is_not_stored_again(repository):
+    first = await stored(repository, "one", b"".join(map(chunk, range(8))))
+    second = await stored(repository, "two", b"".join(map(chunk, [*range(8), 1, 2])))
+    assert (first.written.new_chunks, second.written.new_chunks) == (7, 0)
+    assert second.written.stored_bytes == 0
+
+
+async def test_packs_are_closed_when_they_are_full(repository, monkeypatch):
+    monkeypatch.setattr(writing, "FULL_BYTES", CHUNK_BYTES)
+    content = b"".join(map(chunk, range(1, 9)))
+    await stored(repository, "one", content)
+    assert len(repository.packs()) == 4
+    assert read(repository, "one") == content
+
+
+@pytest.mark.parametrize("secret", [Secret.passphrase("open sesame"), Secret.file(b"k" * 40), Secret.none()])
+async def test_a_repository_opens_by_what_it_was_made_with_and_by_nothing_else(tmp_path, secret):
+    store = FolderStore(tmp_path / "repository")
+    repository = Repository.create(store, secret, tmp_path / "cache")
+    await stored(repository, "one", chunk(1))
+    assert read(reopened(repository, tmp_path, secret), "one") == chunk(1)
+    for wrong in (Secret.passphrase("open sesam"), Secret.file(b"l" * 40)):
+        with pytest.raises(WrongKeyError):
+            Repository.open(store, wrong, tmp_path / "cache")
+    with pytest.raises(RepositoryExistsError):
+        Repository.create(store, secret, tmp_path / "cache")
+
+
+def test_there_is_nothing_to_open_where_nothing_is(tmp_path):
+    with pytest.raises(RepositoryMissingError):
+        Repository.open(FolderStore(tmp_path), KEY, tmp_path / "cache")
+    with pytest.raises(WrongKeyError, match="at least 32"):
+        Secret.file(b"short")
+
+
+async def test_nothing_of_the_content_or_of_names_lies_open(repository, store):
+    await stored(repository, "one", b"a secret line\n".ljust(CHUNK_BYTES, b"."))
+    assert not any(b"secret" in data or b"fixed-256k" in data or b"disk" in data for data, _ in store.objects.values())
+
+
+async def test_a_manifest_is_never_replaced(repository):
+    await stored(repository, "one", chunk(1))
+    with pytest.raises(ManifestExistsError):
+        await stored(repository, "one", chunk(2))
+    assert read(repository, "one") == chunk(1)
+    with pytest.raises(ManifestUnknownError):
+        repository.manifest("two")
+
+
+async def test_every_changed_byte_is_told(tmp_path):
+    """Of every object, each byte of its ends and some between."""
+    store = MemoryStore()
+    repository = Repository.create(store, KEY, tmp_path / "cache")
+    await stored(repository, "one", chunk(1, 8192) + bytes(4096))
+    repository.mark("ab" * 32, "unused")
+    whole, draw = dict(store.objects), random.Random(7)
+    for name, (data, _) in whole.items():
+        ends = range(min(200, len(data)))
+        places = {*ends, *(len(data) - 1 - at for at in ends), *(draw.randrange(len(data)) for _ in range(100))}
+        for at in sorted(places):
+            store.objects = dict(whole)
+            store.flip(name, at)
+            assert told(store, tmp_path), (name, at)
+    store.objects = whole
+    assert not told(store, tmp_path)
+
+
+def told(store: MemoryStore, tmp_path) -> bool:
+    try:
+        repository = Repository.open(store, KEY, tmp_path / "fresh")
+        for copy in (tmp_path / "fresh").glob("*"):
+            copy.unlink()
+        return bool(check(repository, read=True).faults)
+    except DamagedError:
+        return True
+
+
+async def test_a_cut_object_is_told(repository, store, tmp_path):
+    await stored(repository, "one", chunk(1))
+    for name, (data, at) in dict(store.objects).items():
+        for length in (0, 10, len(data) - 1):
+            store.objects[name] = (data[:length], at)
+            assert told(store, tmp_path), (name, length)
+        store.objects[name] = (data, at)
+
+
+async def test_a_lost_or_damaged_index_is_told_again_by_the_packs(repository, store, tmp_path):
+    content = b"".join(map(chunk, range(6)))
+    await stored(repository, "one", content)
+    (segment,) = [name for name in store.objects if name.startswith("index/")]
+    store.flip(segment, 50)
+    damaged = Repository.open(store, KEY, tmp_path / "again")
+    with pytest.raises(IndexDamagedError):
+        damaged.refresh()
+    del store.objects[segment]
+    lost = reopened(repository, tmp_path)
+    with pytest.raises(ChunkUnknownError):
+        read(lost, "one")
+    assert [fault.code for fault in check(lost, read=False).faults] == ["chunk_unknown"]
+    with pytest.raises(ChunkUnknownError):
+        prune(lost, grace_s=0, now=LATER)
+    assert lost.rebuild_index() == 1
+    assert read(lost, "one") == content
+    assert read(reopened(lost, tmp_path), "one") == content
+
+
+async def test_the_headers_tell_an_index_where_a_trailer_is_damaged(repository, store):
+    content = b"".join(map(chunk, range(1, 4)))
+    await stored(repository, "one", content)
+    (pack,) = [name for name in store.objects if name.startswith("packs/")]
+    store.flip(pack, len(store.objects[pack][0]) - 40)
+    repository.rebuild_index()
+    assert read(repository, "one") == content
+    assert check(repository, read=True).faults[0].code == "repository_damaged"
+
+
+async def test_a_damaged_copy_of_the_index_at_this_machine_is_fetched_again(repository, tmp_path):
+    await stored(repository, "one", chunk(1))
+    (copy,) = (tmp_path / "cache").iterdir()
+    copy.write_bytes(bytes(len(copy.read_bytes())))
+    again = Repository.open(repository.store, KEY, tmp_path / "cache")
+    again.refresh()
+    assert read(again, "one") == chunk(1)
+
+
+async def test_a_corrupt_chunk_is_stored_again_by_who_meets_it_and_heals_what_needs_it(repository, store):
+    content = b"".join(map(chunk, range(1, 4)))
+    await stored(repository, "one", content)
+    (pack,) = [name for name in store.objects if name.startswith("packs/")]
+    store.flip(pack, 5000)
+    with pytest.raises(DamagedError, match="is corrupt"):
+        read(repository, "one")
+    found = check(repository, read=True)
+    assert [(fault.code, fault.manifests) for fault in found.faults] == [
+        ("repository_damaged", ()),
+        ("pack_missing", ("one",)),
+    ]
+    repository.refresh()
+    assert (await stored(repository, "two", content)).written.new_chunks == 3
+    assert read(repository, "one") == content
+    prune(repository, grace_s=0, now=LATER)
+    assert check(repository, read=True).faults == []
+
+
+async def test_a_missing_pack_is_named(repository, store):
+    await stored(repository, "one", chunk(1))
+    (pack,) = [name for name in store.objects if name.startswith("packs/")]
+    del store.objects[pack]
+    with pytest.raises(PackMissingError, match=packs.name_of(pack)[:16]):
+        read(repository, "one")
+    assert [fault.code for fault in check(repository, read=False).faults] == ["pack_missing"]
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_crash_at_any_call_leaves_a_whole_repository(tmp_path, after):
+    first, second = b"".join(map(chunk, range(4))), b"".join(map(chunk, range(4, 7)))
+
+    async def work(store: MemoryStore, folder) -> None:
+        repository = Repository.open(store, KEY, folder)
+        repository.refresh()
+        await stored(repository, "two", second)
+        repository.delete_manifest("one")
+        prune(repository, grace_s=0, now=LATER)
+
+    for number in range(1, 200):
+        store = MemoryStore()
+        repository = Repository.create(store, KEY, tmp_path / f"make-{number}")
+        await stored(repository, "one", first)
+        await stored(reopened(repository, tmp_path), "kept", chunk(9))
+        store.after, store.breaks_at, store.calls = after, number, 0
+        try:
+            await work(store, tmp_path / f"work-{number}")
+        except StoreError:
+            store.breaks_at = 0
+        else:
+            assert number > 15
+            break
+        again = Repository.open(store, KEY, tmp_path / f"look-{number}")
+        found = check(again, read=True)
+        assert found.faults == [], number
+        for name, content in (("one", first), ("two", second), ("kept", chunk(9))):
+            if name in again.manifests():
+                assert read(again, name) == content
+        await stored(again, "three", first + second)
+        prune(again, grace_s=0, now=LATER)
+        assert check(again, read=True).faults == []
+
+
+async def test_what_a_deleted_manifest_alone_needed_goes(repository):
+    await stored(repository, "one", chunk(1))
+    await stored(repository, "two", chunk(2))
+    repository.delete_manifest("one")
+    waiting = prune(repository, grace_s=3600, now=LATER)
+    assert (waiting.marked, waiting.removed) == (1, 0)
+    gone = prune(repository, grace_s=0, now=LATER + 3600)
+    assert (gone.removed, len(repository.packs())) == (1, 1)
+    assert read(repository, "two") == chunk(2)
+    assert check(repository, read=True).faults == []
+    assert (await stored(repository, "three", chunk(1))).written.new_chunks == 1
+
+
+async def test_a_pack_that_is_used_again_loses_its_tombstone(repository):
+    await stored(repository, "one", chunk(1))
+    repository.mark(next(iter(repository.packs())), "unused")
+    pruned = prune(repository, grace_s=0, now=LATER)
+    assert (pruned.removed, repository.tombstones()) == (0, {})
+
+
+@pytest.mark.parametrize("moment", ["list tombstones/", "put manifests/two", "list packs/"])
+async def test_a_writer_that_stands_still_while_its_packs_are_pruned_takes_its_manifest_back(
+    repository, store, tmp_path, moment
+):
+    """As by SIGSTOP at that moment: the other one marks, waits, looks again and removes."""
+    await stored(repository, "one", chunk(1))
+    writer = Writer(repository)
+    stream = await writer.store("disk", CHUNK_BYTES, pieces(chunk(1)))
+    other = reopened(repository, tmp_path)
+    other.delete_manifest("one")
+    repository.delete_manifest("one")
+
+    def stopped(call: str) -> None:
+        if call.startswith(moment):
+            store.before_call = lambda _: None
+            prune(other, grace_s=0, now=LATER)
+
+    store.before_call = stopped
+    try:
+        writer.commit("two", Manifest(1.0, (stream,)))
+    except VanishingPackError:
+        assert repository.manifests() == []
+        repository.refresh()
+        await stored(repository, "two", chunk(1))
+    repository.refresh()
+    assert read(repository, "two") == chunk(1)
+    assert check(repository, read=True).faults == []
+
+
+async def test_an_error_of_the_source_ends_the_storing_and_counts_for_nothing(repository):
+    async def failing():
+        yield 0, chunk(1)
+        raise RepositoryError("the disk could not be read")
+
+    with pytest.raises(RepositoryError, match="the disk"):
+        await Writer(repository).store("disk", CHUNK_BYTES, failing())
+    assert repository.manifests() == []

@@ -24,7 +24,7 @@ def take_apart(pieces, *, main_pages: int = 8):
     splitter = StreamSplitter(ram_bytes=main_pages * PAGE)
     relayed, pages, device = bytearray(), [], 0
     for piece in pieces:
-        for item in splitter.feed(bytes(piece)):
+        for item in feed(splitter, piece):
             match item:
                 case Relay(data):
                     relayed += data
@@ -32,8 +32,19 @@ def take_apart(pieces, *, main_pages: int = 8):
                     pages += contents(item)
                 case DeviceState():
                     device += 1
-        assert len(splitter._waiting) <= MAX_WAITING_BYTES
+        assert splitter._end <= MAX_WAITING_BYTES
     return bytes(relayed), pages, device, splitter
+
+
+def feed(splitter: StreamSplitter, data) -> list:
+    """As a socket would: as much at a time as there is room for."""
+    items, rest = [], memoryview(bytes(data))
+    while rest:
+        count = min(len(rest), len(splitter.room()))
+        splitter.room()[:count] = rest[:count]
+        items += splitter.filled(count)
+        rest = rest[count:]
+    return items
 
 
 def contents(item: Pages) -> list[tuple[int, bytes | None]]:
@@ -119,9 +130,9 @@ def test_what_a_damaged_length_announces_is_not_taken(tail):
     splitter = StreamSplitter(ram_bytes=8 * PAGE)
 
     def feed_on() -> None:
-        splitter.feed(bytes.fromhex("5145564d00000003") + tail)
+        feed(splitter, bytes.fromhex("5145564d00000003") + tail)
         for _ in range(64):
-            splitter.feed(bytes(64 * 1024))
+            feed(splitter, bytes(64 * 1024))
 
     tracemalloc.start()
     try:
@@ -147,7 +158,7 @@ def test_what_a_damaged_length_announces_is_not_taken(tail):
 )
 def test_what_is_not_known_is_refused_by_name(data, said):
     with pytest.raises(StreamRefusedError, match=said):
-        StreamSplitter(ram_bytes=8 * PAGE).feed(data)
+        feed(StreamSplitter(ram_bytes=8 * PAGE), data)
 
 
 @pytest.mark.parametrize(

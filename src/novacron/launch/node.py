@@ -11,6 +11,7 @@ import click
 from novacron.agent import membership
 from novacron.agent.agent import Agent
 from novacron.agent.membership import Membership
+from novacron.core.allocation import keep_freed_buffers
 from novacron.core.clock import Clock, SystemClock
 from novacron.core.errors import InvalidInputError
 from novacron.core.settings import NodeSettings, default_data_dir, load
@@ -25,6 +26,7 @@ FILE_PREFIX = "@"
 @asynccontextmanager
 async def serving_node(settings: NodeSettings, invitation: str) -> AsyncIterator[tuple[Agent, Membership]]:
     """A node that serves; it joins by ``invitation`` unless it has joined before."""
+    keep_freed_buffers()
     clock = SystemClock()
     data_dir = Path(settings.data_dir) if settings.data_dir else default_data_dir("node")
     listener = bind(settings.listen, "the node")

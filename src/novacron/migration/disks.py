@@ -7,6 +7,7 @@ old ones still, in one transaction for all disks, so that no write falls between
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
@@ -131,12 +132,12 @@ class DiskSender:
         await self._machine.end_exports()
         return sent
 
-    async def _in_order(self, frames: AsyncGenerator[Coroutine[Any, Any, PackedFrame], None]) -> None:
+    async def _in_order(self, frames: AsyncGenerator[asyncio.Future[PackedFrame], None]) -> None:
         await in_order(frames, self._give, in_flight=READS_IN_FLIGHT, compression=self._compression)
 
     async def _frames(
         self, disk: NbdClient, number: int, extents: list[Extent]
-    ) -> AsyncGenerator[Coroutine[Any, Any, PackedFrame], None]:
+    ) -> AsyncGenerator[asyncio.Future[PackedFrame], None]:
         """Reads run ahead of the encoding; the encoding keeps the order, because later blocks lean on earlier ones."""
         pieces = _pieces((extent.offset, extent.length) for extent in extents)
         reads: deque[tuple[int, asyncio.Task[bytes]]] = deque()
@@ -151,10 +152,7 @@ class DiskSender:
                 at, reading = reads.popleft()
                 data = await reading
                 read_on(1)
-                async with self._turns.encoding:
-                    encoded = await asyncio.to_thread(self.encoders[number].encode, at, data)
-                    turn = self._turns.take()
-                yield asyncio.to_thread(self._pack, number, encoded, turn)
+                yield await self._work(number, at, data)
         finally:
             for _, reading in reads:
                 reading.cancel()
@@ -162,15 +160,14 @@ class DiskSender:
 
     async def _emptied(
         self, number: int, empty: list[tuple[int, int]]
-    ) -> AsyncGenerator[Coroutine[Any, Any, PackedFrame], None]:
+    ) -> AsyncGenerator[asyncio.Future[PackedFrame], None]:
         """What is not stored here and may be there: made zeros."""
-        encoder = self.encoders[number]
-        held = [run for part in empty for run in encoder.held(*part)]
+        held = [run for part in empty for run in self.encoders[number].held(*part)]
         for at, length in _pieces(held):
-            async with self._turns.encoding:
-                encoded = await asyncio.to_thread(encoder.encode, at, bytes(length))
-                turn = self._turns.take()
-            yield asyncio.to_thread(self._pack, number, encoded, turn)
+            yield await self._work(number, at, bytes(length))
+
+    async def _work(self, number: int, at: int, data: bytes) -> asyncio.Future[PackedFrame]:
+        return await self._turns.work(partial(self.encoders[number].encode, at, data), partial(self._pack, number))
 
     def _pack(self, number: int, encoded: Encoded, turn: int) -> PackedFrame:
         packed = pack_batch(encoded, self._compression.level)

@@ -1,7 +1,7 @@
 """An ordered pipeline: work on parts runs beside their reading, and the results leave in order."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from time import monotonic
 from typing import Any, TypeVar
@@ -9,26 +9,42 @@ from typing import Any, TypeVar
 from novacron.migration.compression import Compression
 
 T = TypeVar("T")
+E = TypeVar("E")
 
 
 class Turns:
     """Frames leave in the order in which they were encoded, whoever encoded them.
 
-    RAM is told against the disks of the other side, so what was encoded first must arrive first. ``encoding`` is held
-    while one thing is encoded; the turn taken then is waited for before its frame is sent. Whoever fails to send takes
-    the whole migration down: the others are cancelled by its owner.
+    RAM is told against the disks of the other side, so what was encoded first must arrive first. Whoever fails to send
+    takes the whole migration down: the others are cancelled by its owner.
     """
 
     def __init__(self) -> None:
-        self.encoding = asyncio.Lock()
+        self._encoding = asyncio.Lock()
         self._taken = 0
         self._sent = 0
         self._moved = asyncio.Condition()
 
-    def take(self) -> int:
-        """The next turn; call it while ``encoding`` is held."""
-        self._taken += 1
-        return self._taken
+    async def work(self, encode: Callable[[], E], pack: Callable[[E, int], T]) -> asyncio.Future[T]:
+        """Encode while nothing else is encoded; what comes of ``pack``, with the turn, is not waited for.
+
+        Both in one thread, which has just touched what it packs. A cancellation waits for the encoding.
+        """
+        loop = asyncio.get_running_loop()
+        async with self._encoding:
+            self._taken += 1
+            turn, encoded = self._taken, loop.create_future()
+
+            def both() -> T:
+                try:
+                    what = encode()
+                finally:
+                    loop.call_soon_threadsafe(encoded.set_result, None)
+                return pack(what, turn)
+
+            packing = loop.run_in_executor(None, both)
+            await _through(encoded)
+        return packing
 
     @asynccontextmanager
     async def my(self, turn: int) -> AsyncIterator[None]:
@@ -43,34 +59,38 @@ class Turns:
 
 async def to_the_end(work: Callable[..., T], *arguments: Any) -> T:
     """``work`` in a thread; a cancellation waits for its end: what it writes to may be used again then."""
-    task = asyncio.create_task(asyncio.to_thread(work, *arguments))
+    return await _through(asyncio.create_task(asyncio.to_thread(work, *arguments)))
+
+
+async def _through(future: asyncio.Future[T]) -> T:
+    """Its result; a cancellation waits for it, too."""
     try:
-        return await asyncio.shield(task)
+        return await asyncio.shield(future)
     except asyncio.CancelledError:
-        await asyncio.wait((task,))
+        await asyncio.wait((future,))
         raise
 
 
 async def in_order(
-    parts: AsyncGenerator[Coroutine[Any, Any, T], None],
+    parts: AsyncGenerator[asyncio.Future[T], None],
     give: Callable[[T], Awaitable[None]],
     *,
     in_flight: int,
     compression: Compression,
 ) -> None:
-    """Start each coroutine of ``parts`` as it comes, and await ``give`` on their results, in order.
+    """Await ``give`` on the results of ``parts``, which are under way, in order.
 
     ``compression`` is told what was waited for.
 
-    At most ``in_flight`` are started and not yet given, so a slow ``give`` holds back the reading. The first error of
-    any part ends all; a cancellation cancels whatever is under way.
+    At most ``in_flight`` are not yet given, so a slow ``give`` holds back the reading. The first error of any part ends
+    all.
     """
-    queue: asyncio.Queue[asyncio.Task[T] | None] = asyncio.Queue(in_flight)
+    queue: asyncio.Queue[asyncio.Future[T] | None] = asyncio.Queue(in_flight)
 
     async def deliver() -> None:
-        while (task := await queue.get()) is not None:
+        while (future := await queue.get()) is not None:
             began = monotonic()
-            packed = await task
+            packed = await future
             ready = monotonic()
             await give(packed)
             compression.waited(packing_s=ready - began, sending_s=monotonic() - ready)
@@ -80,7 +100,7 @@ async def in_order(
             group.create_task(deliver())
             async with aclosing(parts):
                 async for part in parts:
-                    await queue.put(group.create_task(part))
+                    await queue.put(part)
             await queue.put(None)
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None

@@ -2,9 +2,10 @@
 
 import asyncio
 import mmap
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Final, Protocol
 
 from novacron.content.batch import pack_batch, unpack_batch
 from novacron.content.codec import decode, encode
@@ -14,13 +15,13 @@ from novacron.core.units import PAGE_BYTES
 from novacron.migration.compression import Compression
 from novacron.migration.frames import RELAY_BYTES, FrameType
 from novacron.migration.meter import Meter
-from novacron.migration.pipeline import Turns, in_order, to_the_end
+from novacron.migration.pipeline import Turns, in_order
 from novacron.migration.stream import DeviceState, Pages, Relay, StreamSplitter
 from novacron.migration.traffic import Traffic
 
-READ_BYTES: Final = 1 << 20
 PIECE_PAGES: Final = 256  # of RAM that is made durable as a whole
 PIECE_BYTES: Final = PIECE_PAGES * PAGE_BYTES
+ReadInto = Callable[[memoryview], Awaitable[int]]  # fills a buffer with what has come of a stream: bytes, 0 at its end
 ReadBlocks = Callable[[Sequence[tuple[int, int, int]]], Awaitable[bytes]]  # of disk, first block, number of blocks
 FRAMES_IN_FLIGHT: Final = 3  # read, but not yet sent: what QEMU takes for bandwidth must be the link's
 
@@ -68,24 +69,26 @@ class RamSender:
         self._splitter = StreamSplitter(ram_bytes=ram_bytes)
         self._compression = compression
 
-    async def run(self, reader: asyncio.StreamReader) -> None:
-        """Send until the end of ``reader``; raises StreamRefusedError and the sink's errors."""
-        await in_order(self._frames(reader), self._give, in_flight=FRAMES_IN_FLIGHT, compression=self._compression)
+    async def run(self, read_into: ReadInto) -> None:
+        """Send until the stream's end; raises StreamRefusedError and the sink's errors."""
+        await in_order(self._frames(read_into), self._give, in_flight=FRAMES_IN_FLIGHT, compression=self._compression)
 
-    async def _frames(self, reader: asyncio.StreamReader) -> AsyncGenerator[Coroutine[Any, Any, PackedFrame], None]:
-        while data := await reader.read(READ_BYTES):
-            for item in self._splitter.feed(data):
+    async def _frames(self, read_into: ReadInto) -> AsyncGenerator[asyncio.Future[PackedFrame], None]:
+        while count := await read_into(self._splitter.room()):
+            for item in self._splitter.filled(count):
                 match item:
                     case Pages():
-                        async with self._turns.encoding:
-                            encoded = await to_the_end(self._encoder.encode, item.numbers, item.positions, item.data)
-                            turn = self._turns.take()
-                        yield asyncio.to_thread(self._pack, encoded, turn)
+                        yield await self._turns.work(partial(self._encode, item), self._pack)
                     case Relay():
                         for at in range(0, len(item.data), RELAY_BYTES):
-                            yield asyncio.to_thread(self._relay, item.data[at : at + RELAY_BYTES])
+                            yield asyncio.ensure_future(
+                                asyncio.to_thread(self._relay, item.data[at : at + RELAY_BYTES])
+                            )
                     case DeviceState():
                         pass  # the channel keeps the order: all RAM is in the file before this reaches QEMU
+
+    def _encode(self, pages: Pages) -> Encoded:
+        return self._encoder.encode(pages.numbers, pages.positions, pages.data)
 
     def _pack(self, encoded: Encoded, turn: int) -> PackedFrame:
         batch = pack_batch(encoded, self._compression.level)

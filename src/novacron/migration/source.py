@@ -41,8 +41,10 @@ from novacron.migration.frames import (
 from novacron.migration.known import RAM, KnownContent
 from novacron.migration.meter import Meter
 from novacron.migration.pipeline import Turns
+from novacron.migration.qemu_socket import QemuSocket
 from novacron.migration.qemu_watch import QemuWatch
 from novacron.migration.ram import RamSender
+from novacron.migration.shadow import shadow
 from novacron.protocol.migration import MigrationPolicy, MigrationSummary
 from novacron.wire.channel import ParallelChannel
 
@@ -94,13 +96,13 @@ class Source:
         self._key = secrets.token_bytes(KEY_BYTES)
         self._watch = QemuWatch(outgoing.machine, clock)
         self._answers: dict[FrameType, asyncio.Future[bytes]] = {}
-        self._qemu: asyncio.StreamWriter | None = None
+        self._qemu: QemuSocket | None = None
         blocks = {number: disk.size_bytes // PAGE_BYTES for number, disk in enumerate(self._spec.disks)}
         self._known = KnownContent({RAM: self._spec.memory_bytes // PAGE_BYTES, **blocks})
         self._turns = Turns()
         self._compression = Compression(clock, outgoing.policy.compression_level)
         self._disks = self._disk_sender(Answer(ram_known=False, disks_known=False))
-        self.shadow = outgoing.shadow or _shadow(outgoing.ram_image, self._spec.memory_bytes)
+        self.shadow = outgoing.shadow or shadow(outgoing.ram_image, self._spec.memory_bytes)
         self._leans = outgoing.shadow is not None or outgoing.ram_image is not None
         self.committed = False
 
@@ -142,7 +144,7 @@ class Source:
         self._disks.adopt(self._known)
         known = self._known.of(RAM)
         if self._leans and not answer.ram_known and not known:
-            self.shadow = _shadow(None, self._spec.memory_bytes)
+            self.shadow = shadow(None, self._spec.memory_bytes)
             encoder = await asyncio.to_thread(PageEncoder, self.shadow, self._key)
         encoder.adopt(known)
         return encoder
@@ -255,29 +257,15 @@ class Source:
             ram_bytes=self._spec.memory_bytes,
             compression=self._compression,
         )
-        connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
-        connected = asyncio.get_running_loop().create_future()
+        async with QemuSocket.at(self._out.socket) as qemu:
 
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if connected.done():
-                writer.transport.abort()
-            else:
-                connected.set_result((reader, writer))
+            async def send() -> None:
+                await qemu.connected()
+                self._qemu = qemu
+                await sender.run(qemu.read_into)
 
-        async def send() -> None:
-            reader, self._qemu = await connected
-            await sender.run(reader)
-
-        self._out.socket.unlink(missing_ok=True)
-        server = await asyncio.start_unix_server(accept, self._out.socket, limit=1 << 20)
-        try:
             async with beside(send()):
                 yield
-        finally:
-            server.close()
-            if self._qemu is not None:
-                self._qemu.transport.abort()
-            self._out.socket.unlink(missing_ok=True)
 
     async def _listen(self) -> None:
         """Frames of the destination, up to its last word: bytes for QEMU, and answers to whoever waits for them."""
@@ -287,8 +275,7 @@ class Source:
             if kind == FrameType.RETURN:
                 if self._qemu is None:
                     raise ChannelProtocolError("bytes for a QEMU that sends nothing yet")
-                self._qemu.write(body)
-                await self._qemu.drain()
+                await self._qemu.write(body)
             elif kind == FrameType.KNOWN and not self._answer(FrameType.ANSWER).done():
                 self._known.add(unpack(body, Known))
             elif kind == FrameType.FAILED:
@@ -322,11 +309,3 @@ def _gave_up(failed: Failed) -> NovaCronError:
         exit_code=MigrationError.exit_code,
         http_status=MigrationError.http_status,
     )
-
-
-def _shadow(image: Path | None, ram_bytes: int) -> mmap.mmap:
-    """What the other side's RAM file holds at the beginning: an old image (never written to), or zeros."""
-    if image is None:
-        return mmap.mmap(-1, ram_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with image.open("rb") as file:
-        return mmap.mmap(file.fileno(), ram_bytes, access=mmap.ACCESS_COPY)

@@ -46,7 +46,8 @@ RELAYED_COMMANDS: Final = frozenset({COMMAND_OPEN_RETURN_PATH, COMMAND_PING, COM
 
 MAX_CONFIGURATION_BYTES: Final = 64 * 1024
 MAX_BLOCKS: Final = 64
-MAX_WAITING_BYTES: Final = 1 << 20  # what may lie unread between two feeds: one table of blocks at the most
+ROOM_BYTES: Final = 1 << 20
+MAX_WAITING_BYTES: Final = 1 << 20  # what may lie unread between two reads: one table of blocks at the most
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,13 @@ class Pages:
     """Pages of the main RAM block, in order.
 
     ``numbers``: u32 little-endian page numbers; ``positions``: u32 little-endian offsets of the page's 4,096 bytes in
-    ``data``, or ``NO_DATA`` for a page of zeros.
+    ``data``, or ``NO_DATA`` for a page of zeros. ``data`` is the buffer that the stream was read into: nobody writes to
+    it any more.
     """
 
     numbers: bytes
     positions: bytes
-    data: bytes
+    data: memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class _Incomplete(Exception):  # noqa: N818 - a signal inside this file: wait fo
 class _Cursor:
     """A reading position that says ``_Incomplete`` instead of reading past the end."""
 
-    def __init__(self, data: bytes | bytearray, at: int) -> None:
+    def __init__(self, data: memoryview, at: int) -> None:
         self.data = data
         self.at = at
 
@@ -112,15 +114,18 @@ class _Cursor:
 class StreamSplitter:
     """Takes a pre-copy stream apart as it arrives.
 
-    ``feed`` takes bytes as they come and gives the items that they complete. At most ``MAX_WAITING_BYTES`` wait between
-    two calls. ``main_block`` is the RAM block that moves through the file, and has exactly ``ram_bytes``.
+    The stream is read into ``room``, and ``filled`` gives the items that what was read completes: pages are looked at
+    where they lie, in a buffer that is not used again. At most ``MAX_WAITING_BYTES`` wait between two calls.
+    ``main_block`` is the RAM block that moves through the file, and has exactly ``ram_bytes``.
     """
 
     def __init__(self, *, ram_bytes: int, main_block: bytes = b"pc.ram") -> None:
         self._ram_bytes = ram_bytes
         self._main_block = main_block
         self._at = _At.HEADER
-        self._waiting = bytearray()
+        self._buffer = memoryview(bytearray(ROOM_BYTES))
+        self._end = 0  # of what lies in it
+        self._waiting = self._buffer[:0]
         self._names: list[bytes] = []
         self._lengths: list[int] = []
         self._main = -1
@@ -135,22 +140,36 @@ class StreamSplitter:
         """Whether the device state has begun."""
         return self._at is _At.OPAQUE
 
-    def feed(self, data: bytes) -> list[Item]:
-        """Items that are complete now; raises StreamRefusedError."""
+    def room(self) -> memoryview:
+        """Where the next bytes of the stream go."""
+        return self._buffer[self._end :]
+
+    def filled(self, count: int) -> list[Item]:
+        """Items that ``count`` bytes more in ``room`` complete; raises StreamRefusedError."""
+        self._end += count
+        self._waiting = self._buffer[: self._end]
         if self._at is _At.OPAQUE:
-            return [Relay(data)] if data else []
-        self._waiting += data
+            opaque, self._end = Relay(bytes(self._waiting)), 0
+            return [opaque]
         items: list[Item] = []
         position = 0
         try:
-            while position < len(self._waiting):
+            while position < self._end:
                 position = self._step(position, items)
         except _Incomplete:
             pass
-        del self._waiting[:position]
-        if len(self._waiting) > MAX_WAITING_BYTES:
-            raise StreamRefusedError("QEMU sent a part of its stream that does not end within its bounds")
+        self._keep_from(position, read_from=any(isinstance(item, Pages) for item in items))
         return _joined(items)
+
+    def _keep_from(self, position: int, *, read_from: bool) -> None:
+        """What is not taken yet goes to the front; of another buffer, when items read from this one."""
+        waiting = self._waiting[position:]
+        if len(waiting) > MAX_WAITING_BYTES:
+            raise StreamRefusedError("QEMU sent a part of its stream that does not end within its bounds")
+        if read_from or len(self._buffer) < len(waiting) + ROOM_BYTES:
+            self._buffer = memoryview(bytearray(len(waiting) + ROOM_BYTES))
+        self._buffer[: len(waiting)] = waiting
+        self._end = len(waiting)
 
     def _step(self, position: int, items: list[Item]) -> int:
         """One part from ``position`` on: what it gives goes to ``items``; the position after it."""
@@ -170,7 +189,7 @@ class StreamSplitter:
         items.append(Relay(bytes(self._waiting[position : cursor.at])))
         if self._at is _At.OPAQUE:
             items[-1:] = [DeviceState(), Relay(bytes(self._waiting[position:]))]
-            return len(self._waiting)
+            return self._end
         return cursor.at
 
     def _header(self, cursor: _Cursor) -> None:
@@ -290,7 +309,7 @@ class StreamSplitter:
         """Pages of the main block as one item; others as records of their own."""
         if not scan.blocks:
             return
-        base = bytes(memoryview(self._waiting)[: scan.position])
+        base = self._waiting
         positions = memoryview(scan.positions).cast("I")
         numbers = memoryview(scan.pages).cast("I")
         if scan.blocks.count(self._main) == len(scan.blocks):
@@ -305,12 +324,12 @@ class StreamSplitter:
             self._section_start = b""
         items.extend(self._record(scan.blocks[i], numbers[i], positions[i], base) for i in others)
 
-    def _record(self, block: int, number: int, position: int, data: bytes) -> Relay:
+    def _record(self, block: int, number: int, position: int, data: memoryview) -> Relay:
         """One page of another block, with its name written out: no record leans on the one before."""
         name = self._names[block]
         flag = FLAG_ZERO if position == NO_DATA else FLAG_PAGE
         body = b"\0" if position == NO_DATA else data[position : position + PAGE_BYTES]
-        return Relay((number * PAGE_BYTES | flag).to_bytes(8, "big") + bytes([len(name)]) + name + body)
+        return Relay(b"".join(((number * PAGE_BYTES | flag).to_bytes(8, "big"), bytes([len(name)]), name, body)))
 
 
 def _select(values: memoryview, chosen: list[int]) -> bytes:

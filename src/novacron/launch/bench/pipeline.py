@@ -1,8 +1,9 @@
-"""``novacron bench pipeline``: what both ends of a migration do with guest memory, without QEMU and without a link.
+"""``novacron bench pipeline``: what each end of a migration does with guest memory, without QEMU and without a link.
 
-QEMU's stream comes from memory, frames go from the sender to the receiver by hand, pages end in the receiver's RAM,
-which is compared. The peer is zstd alone, at the same level, over the same bytes in one thread: what compressing costs
-a program that does nothing else.
+QEMU's stream comes from memory, frames go from the source to the destination by hand, pages end in the destination's
+RAM, which is compared. The ends are measured each by itself, as hosts of their own, and both at once in one process.
+The peer is zstd alone, at the same level, over the same bytes in one thread: what compressing costs a program that does
+nothing else.
 """
 
 import asyncio
@@ -10,10 +11,11 @@ import mmap
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import click
@@ -24,6 +26,7 @@ from novacron.cli.output import table
 from novacron.content.codec import encode
 from novacron.content.digest import KEY_BYTES
 from novacron.content.pages import PageEncoder
+from novacron.core.allocation import keep_freed_buffers
 from novacron.core.clock import SystemClock
 from novacron.core.errors import VerificationError
 from novacron.core.units import MIB, PAGE_BYTES
@@ -33,11 +36,16 @@ from novacron.migration.compression import Compression
 from novacron.migration.frames import FrameType
 from novacron.migration.meter import Meter
 from novacron.migration.pipeline import Turns
+from novacron.migration.qemu_socket import QemuSocket
 from novacron.migration.ram import RamReceiver, RamSender
+from novacron.migration.shadow import shadow
 
 SECTION_PAGES: Final = 256
 FRAMES_ON_THE_WAY: Final = 4
 PEER: Final = "zstd alone"
+
+
+Key = tuple[str, str, int]  # what, which end, on how many cores
 
 
 class WrongPagesError(VerificationError):
@@ -47,9 +55,10 @@ class WrongPagesError(VerificationError):
 
 
 class Rate(Struct, frozen=True):
-    """Guest memory a second; of ours both ends together, in one process."""
+    """Guest memory a second."""
 
     what: str
+    end: str  # source, destination, or both at once in one process
     cores: int
     guest_bytes_s: float
     ratio: float  # to zstd alone on one core
@@ -70,18 +79,20 @@ class Taken(Struct, frozen=True):
 @click.option("--seed", type=click.IntRange(1), default=7, show_default=True, help="Of the memory's content.")
 @click.option("--output", "-o", type=click.Choice(["table", "json"]), default="table", help="For people, or programs.")
 def command(*, memory: int, runs: int, level: int, seed: int, output: str) -> None:
-    """Measure what both ends do with guest memory, on one core and on two."""
+    """Measure what each end does with guest memory, on one core and on two."""
+    keep_freed_buffers()
     rates = _measure(memory * MIB, runs, level, seed)
     if output == "json":
         document: dict[str, Any] = {"memory_bytes": memory * MIB, "runs": runs, "level": level, "rates": rates}
         click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
         return
-    click.echo(f"{memory} MiB of guest memory, zstd level {level}, medians of {runs}; both ends together")
+    click.echo(f"{memory} MiB of guest memory, zstd level {level}, medians of {runs}")
     table(
-        ["", "cores", "guest memory", "x", "on the wire"],
+        ["", "end", "cores", "guest memory", "x", "on the wire"],
         [
             [
                 one.what,
+                one.end,
                 str(one.cores),
                 f"{one.guest_bytes_s / 1e6:.0f} MB/s",
                 f"{one.ratio:.2f}",
@@ -98,28 +109,30 @@ def _measure(memory_bytes: int, runs: int, level: int, seed: int) -> list[Rate]:
     rounds = {"new pages": first, "dirty again": again, "unchanged": again}
     sections = {what: list(_sections(memory)) for what, memory in rounds.items()}
     cores = sorted(os.sched_getaffinity(0))
-    found: dict[tuple[str, int], list[Taken]] = {}
+    found: dict[Key, list[Taken]] = {}
     for _ in range(runs):
         with _on(cores[:1]):
-            found.setdefault((PEER, 1), []).append(_peer(first, level))
+            found.setdefault((PEER, "", 1), []).append(_peer(first, level))
         for count in dict.fromkeys((1, min(2, len(cores)))):
             with _on(cores[:count]):
-                for what, taken in asyncio.run(_ours(rounds, sections, level)).items():
-                    found.setdefault((what, count), []).append(taken)
+                for ends in (_one_by_one, _both):
+                    for (what, end), taken in asyncio.run(_ours(rounds, sections, level, ends)).items():
+                        found.setdefault((what, end, count), []).append(taken)
     return _rates(found, memory_bytes)
 
 
-def _rates(found: dict[tuple[str, int], list[Taken]], memory_bytes: int) -> list[Rate]:
+def _rates(found: dict[Key, list[Taken]], memory_bytes: int) -> list[Rate]:
     seconds = {key: median(taken.seconds for taken in all_taken) for key, all_taken in found.items()}
     return [
         Rate(
             what,
+            end,
             cores,
-            memory_bytes / seconds[what, cores],
-            seconds[PEER, 1] / seconds[what, cores],
+            memory_bytes / seconds[what, end, cores],
+            seconds[PEER, "", 1] / seconds[what, end, cores],
             all_taken[0].wire_bytes / memory_bytes,
         )
-        for (what, cores), all_taken in found.items()
+        for (what, end, cores), all_taken in found.items()
     ]
 
 
@@ -129,43 +142,70 @@ def _peer(memory: bytes, level: int) -> Taken:
     return Taken(time.perf_counter() - began, packed)
 
 
-async def _ours(rounds: dict[str, bytes], sections: dict[str, list[bytes]], level: int) -> dict[str, Taken]:
+async def _ours(
+    rounds: dict[str, bytes], sections: dict[str, list[bytes]], level: int, ends: "Ends"
+) -> dict[tuple[str, str], Taken]:
     """Round after round of one guest."""
     size = len(next(iter(rounds.values())))
-    target, shadow = mmap.mmap(-1, size), mmap.mmap(-1, size)
-    encoder = PageEncoder(shadow, bytes(KEY_BYTES))
+    target = mmap.mmap(-1, size)
+    encoder = PageEncoder(shadow(None, size), bytes(KEY_BYTES))
     taken = {}
     for what, memory in rounds.items():
-        taken[what] = await _round(sections[what], encoder, target, level)
+        for end, one in (await ends(sections[what], encoder, target, level)).items():
+            taken[what, end] = one
         if target[:] != memory:
             raise WrongPagesError(f"after the round of {what} the receiver's memory is not the sender's")
     return taken
 
 
-async def _round(sections: Sequence[bytes], encoder: PageEncoder, target: mmap.mmap, level: int) -> Taken:
-    ours, qemus = socket.socketpair()
-    reader, writer = await asyncio.open_unix_connection(sock=ours, limit=MIB)
-    hand = _Hand(RamReceiver(target, writer, _no_blocks))
-    clock = SystemClock()
-    compression = Compression(clock, level)
-    sender = RamSender(hand, encoder, Meter(clock), Turns(), ram_bytes=len(target), compression=compression)
-    began = time.perf_counter()
+Ends = Callable[[Sequence[bytes], PageEncoder, mmap.mmap, int], Awaitable[dict[str, Taken]]]
+
+
+async def _one_by_one(
+    sections: Sequence[bytes], encoder: PageEncoder, target: mmap.mmap, level: int
+) -> dict[str, Taken]:
+    """The source sends all; then the destination takes it."""
+    hand, began = _Hand(frames=0), time.perf_counter()
+    await _send(sections, encoder, hand, level, len(target))
+    sent = time.perf_counter()
+    await hand.receive(target)
+    taken = time.perf_counter()
+    return {"source": Taken(sent - began, hand.wire_bytes), "destination": Taken(taken - sent, hand.wire_bytes)}
+
+
+async def _both(sections: Sequence[bytes], encoder: PageEncoder, target: mmap.mmap, level: int) -> dict[str, Taken]:
+    """Source and destination at once."""
+    hand, began = _Hand(frames=FRAMES_ON_THE_WAY), time.perf_counter()
     async with asyncio.TaskGroup() as group:
-        group.create_task(asyncio.to_thread(_feed, qemus, sections))
-        group.create_task(hand.receive())
-        await sender.run(reader)
-        await hand.end()
-    seconds = time.perf_counter() - began
-    writer.close()
-    return Taken(seconds, hand.wire_bytes)
+        group.create_task(hand.receive(target))
+        await _send(sections, encoder, hand, level, len(target))
+    return {"both": Taken(time.perf_counter() - began, hand.wire_bytes)}
+
+
+async def _send(sections: Sequence[bytes], encoder: PageEncoder, hand: "_Hand", level: int, ram_bytes: int) -> None:
+    clock = SystemClock()
+    sender = RamSender(
+        hand,
+        encoder,
+        Meter(clock),
+        Turns(),
+        ram_bytes=ram_bytes,
+        compression=Compression(clock, level),
+    )
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "qemu"
+        async with QemuSocket.at(path) as qemu, asyncio.TaskGroup() as group:
+            group.create_task(asyncio.to_thread(_feed, path, sections))
+            await qemu.connected()
+            await sender.run(qemu.read_into)
+            await hand.end()
 
 
 class _Hand:
-    """A link that costs nothing: frames in order, a few of them on the way."""
+    """A link that costs nothing: frames in order, so many of them on the way at the most (0: all)."""
 
-    def __init__(self, receiver: RamReceiver) -> None:
-        self._receiver = receiver
-        self._frames: asyncio.Queue[bytes | bytearray | memoryview | None] = asyncio.Queue(FRAMES_ON_THE_WAY)
+    def __init__(self, frames: int) -> None:
+        self._frames: asyncio.Queue[bytes | bytearray | memoryview | None] = asyncio.Queue(frames)
         self.wire_bytes = 0
 
     async def send(self, kind: int, body: bytes | bytearray | memoryview) -> None:
@@ -177,14 +217,20 @@ class _Hand:
     async def end(self) -> None:
         await self._frames.put(None)
 
-    async def receive(self) -> None:
-        while (body := await self._frames.get()) is not None:
-            await self._receiver.pages(bytes(body))
+    async def receive(self, target: mmap.mmap) -> None:
+        """What a destination does with pages; there is no QEMU behind it."""
+        ours, theirs = socket.socketpair()
+        _, writer = await asyncio.open_unix_connection(sock=ours)
+        receiver = RamReceiver(target, writer, _no_blocks)
+        with theirs, closing(writer):
+            while (body := await self._frames.get()) is not None:
+                await receiver.pages(bytes(body))
 
 
-def _feed(sock: socket.socket, sections: Sequence[bytes]) -> None:
+def _feed(path: Path, sections: Sequence[bytes]) -> None:
     """In a thread, in QEMU's place."""
-    with sock:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(path))
         for section in sections:
             sock.sendall(section)
 

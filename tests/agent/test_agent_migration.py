@@ -9,7 +9,7 @@ from novacron.core.errors import RemoteError
 from novacron.core.units import MIB
 from novacron.hypervisor.errors import QemuDiedError
 from novacron.migration.frames import FrameType
-from novacron.protocol.migration import MigrationPolicy, MigrationReport
+from novacron.protocol.migration import Condition, MigrationPolicy, MigrationReport
 from novacron.protocol.node import NodeEvent, Nothing, VmRef, VmReport, VmStop
 from novacron.wire.channel import ParallelChannel
 from novacron.wire.errors import ConnectionBrokenError
@@ -197,6 +197,33 @@ async def test_a_destination_that_died_after_ready_gives_the_vm_back(nodes, monk
     async with nodes.console("a") as guest:
         found = await guest.check("after")
     assert (found["errors"], found["lost"]) == (0, 0)
+
+
+@pytest.mark.xdist_group("qemu-2")
+async def test_a_guest_whose_qemu_died_after_it_ran_goes_on_where_it_came_from(nodes):
+    await nodes.boot("a")
+    there = await nodes.order("a", "b", 1)
+    await nodes.until("a", there, "settled")
+    async with nodes.console("b") as guest:
+        assert (await guest.check("there"))["errors"] == 0
+    assert (await nodes.clients["a"].call("migration.look", there, Condition)).state == "well"
+    refused = await nodes.clients["a"].call("migration.recall", there, MigrationReport)
+    assert (refused.state, await owners(nodes)) == ("settled", ["b"])
+    (machine,) = await nodes.agents["b"]._driver.adopt(VM)
+    await machine.process.kill()
+    assert (await nodes.clients["a"].call("migration.look", there, Condition)).state == "dead"
+    report = await nodes.clients["a"].call("migration.recall", there, MigrationReport)
+    assert report.state == "reclaimed"
+    assert report.handed_over_at > 0
+    assert await owners(nodes) == ["a"]
+    async with nodes.console("a") as guest:
+        found = await guest.check("after")
+    assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
+    again = await nodes.until("a", await nodes.order("a", "b", 2), "settled")
+    assert again.summary.verified
+    async with nodes.console("b") as guest:
+        found = await guest.check("again")
+    assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
 
 
 @pytest.mark.xdist_group("qemu-1")

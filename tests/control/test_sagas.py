@@ -21,6 +21,7 @@ from novacron.database.database import Database
 from novacron.database.resources import watch
 from novacron.protocol.migration import (
     ByteSplit,
+    Condition,
     IncomingReady,
     MigrationPolicy,
     MigrationReport,
@@ -49,6 +50,8 @@ class FakeNodes:
         self.vm: str | None = None  # stopped or running
         self.attempt: str | None = None
         self.epoch = 1
+        self.looks = [Condition("silent"), Condition("well")]  # of the guest, over there
+        self.summary: MigrationSummary | None = None
 
     async def call(self, _node_id, method, request, _answer):
         return getattr(self, method.replace(".", "_"))(request)
@@ -96,7 +99,16 @@ class FakeNodes:
         return self.migration_report(order)
 
     def migration_report(self, _):
-        return MigrationReport(MIGRATION, VM, self.epoch, "source", self.attempt)
+        return MigrationReport(MIGRATION, VM, self.epoch, "source", self.attempt, summary=self.summary)
+
+    def migration_look(self, _):
+        assert self.attempt in {"settled", "reclaimed"}  # what is left behind is not released before it is over
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+    def migration_recall(self, ref):
+        assert self.attempt in {"settled", "reclaimed"}
+        self.attempt = "reclaimed"
+        return self.migration_report(ref)
 
     def migration_cancel(self, _):
         if self.attempt is None:
@@ -117,6 +129,7 @@ class FakeSite:
 
     def __init__(self) -> None:
         self.prepared = False
+        self.told = ""
 
     async def supply(self, image):
         raise AssertionError(f"this VM boots from its disk, not from {image}")
@@ -129,7 +142,8 @@ class FakeSite:
         self.prepared = False
         return Nothing()
 
-    async def progress(self, _report):
+    async def progress(self, report):
+        self.told = report.state
         return Nothing()
 
 
@@ -163,10 +177,11 @@ def fresh_database(tmp_path):
 def migration_world(fresh_database):
     """A running VM, and its migration to a peer."""
 
-    def world(outcome):
+    def world(outcome, prepared=lambda _: None, **more):
         @asynccontextmanager
         async def fresh():
             nodes, site = FakeNodes(), FakeSite()
+            prepared(nodes)
             nodes.vm = "running"
             vm = Vm(VM, "demo", SPEC, "running", 1, NODE, MIGRATION)
             migration = Migration(MIGRATION, VM, "demo", "own", "peer", "outgoing", "prepare")
@@ -174,7 +189,7 @@ def migration_world(fresh_database):
                 plans = FakePlans()
                 migrate = MigrateWorkflow(database, nodes, plans, site_of=lambda _: site, own=OWN, clock=CLOCK)
                 workflow = migrate.workflow()
-                policy = msgspec.to_builtins(MigrationPolicy(strategy="auto", verify_window_ms=0))
+                policy = msgspec.to_builtins(MigrationPolicy(**{"strategy": "auto", "verify_window_ms": 0} | more))
                 body = {"migration_id": MIGRATION, "vm_id": VM, "node_id": NODE, "target": PEER}
                 body |= {"wanted_node": "", "policy": policy}
 
@@ -209,6 +224,36 @@ async def test_whichever_step_of_a_migration_runs_twice_the_vm_moves_once(migrat
         assert vm is None
 
     await repeat_every_step(migration_world(check), CLOCK)
+
+
+async def test_a_window_does_not_end_while_the_guests_node_is_silent(migration_world):
+    def check(step, nodes, _site, record, _vm):
+        assert (record.outcome, record.phase, nodes.attempt) == ("succeeded", "done", "released"), step
+        assert len(nodes.looks) == 1
+
+    await repeat_every_step(migration_world(check, verify_window_ms=1), CLOCK)
+
+
+async def test_whichever_step_runs_twice_a_guest_that_died_goes_on_at_its_source_once(migration_world):
+    def die(nodes):
+        nodes.looks = [Condition("dead", "its QEMU has died")]
+
+    def check(step, nodes, site, record, _vm):
+        assert (record.outcome, record.phase) == ("rolled_back", "done"), step
+        assert (record.problem.code, nodes.attempt, site.told) == ("guest_died", "reclaimed", "reclaimed")
+
+    await repeat_every_step(migration_world(check, die, verify_window_ms=1), CLOCK)
+
+
+async def test_whichever_step_runs_twice_the_way_back_of_an_unverified_guest_begins_once(migration_world):
+    def find_nothing(nodes):
+        nodes.summary = MigrationSummary(1, 1, 1, 1, 1, 1, 0, 1, False, ByteSplit(), "its agent did not answer")
+
+    def check(step, _nodes, _site, record, _vm):
+        assert (record.outcome, record.problem.code) == ("unverified", "guest_unverified"), step
+        assert record.problem.next_command == f"novacron migration watch {record.rolled_back_by} --context peer"
+
+    await repeat_every_step(migration_world(check, find_nothing), CLOCK)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 from hypothesis import settings, strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from novacron.core.ids import MigrationId, VmId
 from novacron.migration import handover
@@ -151,6 +151,52 @@ def test_what_a_node_owns_cannot_be_taken_over():
         handover.take_over(claim, handover.abort(attempt))
 
 
+def ran_and_died() -> tuple[tuple[Claim, Attempt], tuple[Claim, Attempt]]:
+    """A source that has settled, and a destination where the guest ran."""
+    claim, attempt = committed()
+    return (claim, handover.settle(attempt)), handover.run(*arrived(), 2)
+
+
+def test_what_died_after_it_ran_is_given_back_and_goes_on_at_a_fresh_epoch():
+    (claim, settled), running = ran_and_died()
+    recalled = handover.recall(claim, settled)
+    assert handover.source_answer(recalled) == "committed"
+    gone, given_back = handover.give_back(*running)
+    assert (gone.ownership, given_back.state) == (Ownership.HANDED_OVER, State.GIVEN_BACK)
+    assert handover.give_back(gone, given_back) == (gone, given_back)
+    owned, reclaimed = handover.reclaim(claim, recalled, beyond=7)
+    assert (owned.ownership, owned.epoch, reclaimed.state) == (Ownership.OWNER, 8, State.RECLAIMED)
+    with pytest.raises(JournalError):
+        handover.run(gone, given_back, 2)
+    with pytest.raises(JournalError):
+        handover.take_over(gone, given_back)
+
+
+def test_what_is_recalled_is_not_released_before_there_is_an_answer():
+    (claim, settled), _ = ran_and_died()
+    with pytest.raises(JournalError):
+        handover.reclaim(claim, settled)
+    recalled = handover.recall(claim, settled)
+    with pytest.raises(JournalError):
+        handover.release(recalled)
+    assert handover.release(handover.leave(recalled)).state is State.RELEASED
+    with pytest.raises(JournalError):
+        handover.recall(claim, handover.release(settled))
+    assert handover.take_over(claim, recalled)[1].state is State.TAKEN_OVER
+
+
+def test_nothing_is_given_back_that_has_gone_on():
+    _, running = ran_and_died()
+    claim, away = handover.open_attempt(running[0], MigrationId("mig-2"))
+    away = handover.start_moving(claim, away, peer_node="a", peer_address="a:1")
+    handed, _ = handover.commit(claim, away)
+    with pytest.raises(StaleEpochError):
+        handover.give_back(handed, running[1])
+    gone, _ = handover.give_back(claim, running[1])  # its QEMU died while it moved: that attempt hands nothing over
+    with pytest.raises(StaleEpochError):
+        handover.commit(gone, away)
+
+
 def test_the_other_end_stands_down_once_and_owns_nothing():
     running = handover.run(*arrived(), 2)
     fenced, lost = handover.stand_down(*running, 3)
@@ -170,10 +216,17 @@ def test_an_end_that_has_gone_on_says_that_two_copies_ran():
         handover.stand_down(gone_on, attempt, 3)
 
 
+WAITS_FOR = {  # source: what its destination may say for the VM to run on
+    State.COMMITTED: {State.READY, State.LOST, State.GIVEN_BACK},
+    State.RECALLED: {State.GIVEN_BACK},
+}
+
+
 class TwoNodes(RuleBasedStateMachine):
     """Two nodes hand one VM to each other over a link that loses, repeats and delays whatever it likes.
 
-    A node acts only on its journal; messages are facts that stay deliverable for ever, in any order. QEMU may die. An
+    A node acts only on its journal; messages are facts that stay deliverable for ever, in any order. QEMU may die,
+    also where the guest runs: then a person may boot it again there, or its source may ask for it. An
     operator may fence a node that does not own the VM, and take it over at the other one: until the fenced node has
     heard that it must stand down, it hears and does nothing else.
     """
@@ -185,6 +238,31 @@ class TwoNodes(RuleBasedStateMachine):
         self.said: list[tuple[str, str, MigrationId, int]] = []  # kind, to whom, migration, epoch
         self.count = 0
         self.fenced: set[str] = set()
+        self.died: set[tuple[str, MigrationId]] = set()  # guests that ran where they came to
+        self.booted: set[tuple[str, MigrationId]] = set()  # and were started again there
+
+    @initialize(ran=st.booleans(), died=st.booleans())
+    def start(self, ran: bool, died: bool) -> None:  # noqa: FBT001 - drawn
+        """With what every VM begins as, or after a first move, most of whose messages may still come again."""
+        if not ran:
+            return
+        self.begin()
+        migration = MigrationId("mig-1")
+        self._hear_all(("prepare", "b"), ("prepared", "a"))
+        self._set("b", handover.ready(*self._at("b", migration)))
+        self.said.append(("ready", "a", migration, 2))
+        self._hear_all(("ready", "a"), ("commit", "b"), ("settled", "a"))
+        if died:
+            self.died.add(("b", migration))
+
+    def _hear_all(self, *messages: tuple[str, str]) -> None:
+        for kind, node in messages:
+            self._hear_one(next(said for said in self.said if said[:2] == (kind, node)))
+
+    def _at(self, node: str, migration: MigrationId) -> tuple[Claim, Attempt]:
+        claim = self.claims[node]
+        assert claim is not None
+        return claim, self.attempts[node, migration]
 
     def _set(self, node: str, result: tuple[Claim, Attempt] | Attempt) -> None:
         claim, attempt = result if isinstance(result, tuple) else (self.claims[node], result)
@@ -212,7 +290,10 @@ class TwoNodes(RuleBasedStateMachine):
     @precondition(lambda self: self.said)
     @rule(data=st.data())
     def deliver(self, data: st.DataObject) -> None:
-        kind, node, migration, epoch = data.draw(st.sampled_from(self.said))
+        self._hear_one(data.draw(st.sampled_from(sorted(set(self.said)))))
+
+    def _hear_one(self, message: tuple[str, str, MigrationId, int]) -> None:
+        kind, node, migration, epoch = message
         other = "b" if node == "a" else "a"
         claim, attempt = self.claims[node], self.attempts.get((node, migration))
         if node in self.fenced and kind != "stand_down":
@@ -231,7 +312,7 @@ class TwoNodes(RuleBasedStateMachine):
                     assert claim is not None
                     assert attempt is not None
                     self._set(node, handover.start_moving(claim, attempt, peer_node=other, peer_address=other))
-                case "ready" | "settled" | "lost" | "commit" | "aborted":
+                case "ready" | "settled" | "lost" | "left" | "commit" | "aborted" | "give back":
                     self._hear(kind, node, migration, epoch)
         except (StaleEpochError, JournalError):
             pass  # refused: the journal stays as it was
@@ -253,7 +334,19 @@ class TwoNodes(RuleBasedStateMachine):
                 self._set(node, handover.lose(attempt))
                 self.said.append(("lost", other, migration, epoch))
             case "lost":
-                self._set(node, handover.reclaim(claim, attempt))
+                self._set(node, handover.reclaim(claim, attempt, epoch))
+            case "left":
+                self._set(node, handover.leave(attempt))
+            case "give back" if attempt.state is State.GIVEN_BACK or (node, migration) in self.died - self.booted:
+                if attempt.state is State.RUNNING and claim.epoch != attempt.epoch:
+                    self.said.append(("left", other, migration, epoch))
+                    return
+                self._set(node, handover.give_back(claim, attempt))
+                burned = self.claims[node]
+                assert burned is not None
+                self.said.append(("lost", other, migration, burned.burned))
+            case "give back":
+                self.said.append(("left", other, migration, epoch))
 
     @precondition(lambda self: self.attempts and self._owner() is None and not self.fenced)
     @rule(data=st.data())
@@ -272,7 +365,7 @@ class TwoNodes(RuleBasedStateMachine):
         self.said.append(("stand_down", other, taken.migration_id, owned.epoch))
 
     @precondition(lambda self: self.attempts)
-    @rule(data=st.data(), what=st.sampled_from(["ready", "abort", "die", "ask", "release"]))
+    @rule(data=st.data(), what=st.sampled_from(["ready", "abort", "die", "boot", "recall", "ask", "release"]))
     def act(self, data: st.DataObject, what: str) -> None:
         node, migration = data.draw(st.sampled_from(sorted(self.attempts)))
         claim, attempt = self.claims[node], self.attempts[node, migration]
@@ -287,7 +380,7 @@ class TwoNodes(RuleBasedStateMachine):
                     self.said.append(("ready", other, migration, attempt.epoch))
                 case "abort":
                     self._set(node, handover.abort(attempt))
-                case "die":
+                case "die" if attempt.state is not State.RUNNING:
                     self._set(node, handover.lose(attempt))
                     self.said.append(("lost", other, migration, attempt.epoch))
                 case "ask" if attempt.role is Role.SOURCE:
@@ -297,8 +390,22 @@ class TwoNodes(RuleBasedStateMachine):
                         self.said.append((kind, other, migration, attempt.epoch))
                 case "release":
                     self._set(node, handover.release(attempt))
+                case "die" | "boot" | "recall":
+                    self._after_it_ran(what, node, migration)
         except (StaleEpochError, JournalError):
             pass
+
+    def _after_it_ran(self, what: str, node: str, migration: MigrationId) -> None:
+        claim, attempt, other = self.claims[node], self.attempts[node, migration], "b" if node == "a" else "a"
+        assert claim is not None
+        here = claim.ownership is Ownership.OWNER and claim.epoch == attempt.epoch
+        if what == "die" and attempt.state is State.RUNNING and here:
+            self.died.add((node, migration))
+        elif what == "boot" and here:
+            self.booted |= {(node, migration)} & self.died
+        elif what == "recall" and (other, migration) in self.died - self.booted:  # its node has said so
+            self._set(node, handover.recall(claim, attempt))
+            self.said.append(("give back", other, migration, attempt.epoch))
 
     @invariant()
     def at_most_one_owner(self) -> None:
@@ -307,15 +414,15 @@ class TwoNodes(RuleBasedStateMachine):
 
     @invariant()
     def never_a_dead_end(self) -> None:
-        """Without an owner, some committed attempt can still run at its destination, or be reclaimed at its source."""
+        """Without an owner, some attempt can still run at its destination, or be reclaimed at its source."""
         if self._owner() is not None:
             return
         pairs = [
             (attempt, self.attempts.get(("b" if node == "a" else "a", migration)))
             for (node, migration), attempt in self.attempts.items()
-            if attempt.role is Role.SOURCE and attempt.state is State.COMMITTED
+            if attempt.role is Role.SOURCE and attempt.state in WAITS_FOR
         ]
-        assert any(peer is not None and peer.state in {State.READY, State.LOST} for _, peer in pairs)
+        assert any(peer is not None and peer.state in WAITS_FOR[attempt.state] for attempt, peer in pairs)
 
 
 TwoNodes.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

@@ -3,6 +3,7 @@
 from novacron.core.clock import ManualClock
 from novacron.migration.meter import Meter
 from novacron.migration.traffic import Traffic
+from novacron.protocol.migration import Verdict
 
 
 async def test_what_is_left_is_told_by_the_rate_of_the_copying_alone():
@@ -54,5 +55,5 @@ async def test_the_total_never_shrinks_and_the_downtime_is_between_stop_and_star
     assert meter.progress().total_bytes == 100
     meter.stopped_at, meter.resumed_at = clock.monotonic() + 1, clock.monotonic() + 1.25
     await clock.advance(2)
-    summary = meter.summary(guest_bytes=1000, wire_bytes=500, verified=True)
+    summary = meter.summary(guest_bytes=1000, wire_bytes=500, verdict=Verdict(alive=True, word="cpu"))
     assert (summary.downtime_ms, summary.total_ms, summary.bandwidth_bytes_s) == (250, 2000, 250)

@@ -12,6 +12,7 @@ import msgspec
 
 from novacron.agent import membership
 from novacron.agent.agent import Agent
+from novacron.agent.operator import Operator
 from novacron.control.controller import Controller
 from novacron.control.jobs import get_job
 from novacron.control.kinds import MIGRATIONS, NODES, VMS
@@ -88,12 +89,17 @@ class ClusterUnderTest:
             ),
             credentials=credentials,
             clock=CLOCK,
+            operator=Operator(probes_dir=self.probes_dir(name), node=name, cluster=self.name),
         )
         await agent.start(listener, address)
         attending = asyncio.create_task(membership.attend(member, credentials, data, address, CLOCK))
         self.agents[name] = agent, attending
         await self.until(NODES, name, lambda node: node.state == "ready")
         return agent
+
+    def probes_dir(self, node: str) -> Path:
+        """Where a node's operator would put probes."""
+        return self.directory / f"{node}-probes"
 
     async def stop_node(self, name: str) -> None:
         agent, attending = self.agents.pop(name)

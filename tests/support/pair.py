@@ -16,7 +16,8 @@ from novacron.migration.destination import Destination, Incoming
 from novacron.migration.meter import Meter
 from novacron.migration.recovery import take_back
 from novacron.migration.source import Outgoing, Source
-from novacron.protocol.migration import MigrationPolicy, MigrationSummary
+from novacron.migration.verify import verify
+from novacron.protocol.migration import GuestCheck, MigrationPolicy, MigrationSummary
 from novacron.wire.authority import ClusterAuthority, csr_for, new_key
 from novacron.wire.channel import open_channel
 from novacron.wire.credentials import Credentials
@@ -109,6 +110,7 @@ class Pair:
                 ready=lambda: _note(journal, "ready"),
                 run=lambda _: _note(journal, "run"),
                 checkpoint=lambda _ram, _pieces: _note(journal, "checkpoint"),
+                verify=lambda: verify(target, CLOCK, GuestCheck(), None),
             )
             try:
                 await destination.run()

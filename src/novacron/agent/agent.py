@@ -9,15 +9,18 @@ from typing import Final, Self
 import msgspec
 import structlog
 
+from novacron.agent.arrivals import Arrivals
 from novacron.agent.content_cache import ContentCache
 from novacron.agent.errors import JournalLostError
 from novacron.agent.events import Events
 from novacron.agent.images import Images
 from novacron.agent.incoming import IncomingMigrations
 from novacron.agent.journal import Journal
+from novacron.agent.operator import NOBODY, Operator
 from novacron.agent.orphans import Orphans
 from novacron.agent.outgoing import OutgoingMigrations
 from novacron.agent.ram_images import RamImages
+from novacron.agent.recalls import Recalls
 from novacron.agent.survey import Surveys
 from novacron.agent.takeovers import TakeOvers
 from novacron.agent.vms import Vms
@@ -69,7 +72,14 @@ class Agent:
     """
 
     def __init__(
-        self, *, node_id: NodeId, data_dir: Path, make_driver: MakeDriver, credentials: Credentials, clock: Clock
+        self,
+        *,
+        node_id: NodeId,
+        data_dir: Path,
+        make_driver: MakeDriver,
+        credentials: Credentials,
+        clock: Clock,
+        operator: Operator = NOBODY,
     ) -> None:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._node_id = node_id
@@ -92,6 +102,9 @@ class Agent:
             clock=clock,
             ram_images=ram_images,
         )
+        self._arrivals = Arrivals(
+            driver=self._driver, journal=self._journal, vms=self._vms, clock=clock, operator=operator
+        )
         self._incoming = IncomingMigrations(
             driver=self._driver,
             journal=self._journal,
@@ -100,7 +113,9 @@ class Agent:
             credentials=credentials,
             clock=clock,
             ram_images=ram_images,
+            arrivals=self._arrivals,
         )
+        self._recalls = Recalls(journal=self._journal, vms=self._vms, outgoing=self._outgoing, credentials=credentials)
         self._orphans = Orphans(self._driver, self._journal, ram_images)
         self._surveys = Surveys(self._driver, self._journal, self._vms, credentials, clock)
         self._cache = ContentCache(self._driver, self._journal, self._vms)
@@ -150,6 +165,7 @@ class Agent:
         await self._takeovers.close()
         await self._outgoing.close()
         await self._incoming.close()
+        await self._arrivals.close()
         await self._driver.detach()
         await self._journal.close()
 
@@ -272,11 +288,15 @@ class Agent:
         server.method("migration.run", OutgoingOrder, self._outgoing.run, allow=controller)
         server.method("migration.cancel", MigrationRef, self._outgoing.cancel, allow=controller)
         server.method("migration.release", MigrationRef, self._outgoing.release, allow=controller)
+        server.method("migration.look", MigrationRef, self._recalls.look, allow=controller)
+        server.method("migration.recall", MigrationRef, self._recalls.recall, allow=controller)
         server.method("migration.prepare", IncomingOrder, self.prepare, allow=controller)
         server.method("migration.abandon", MigrationRef, self._incoming.abandon, allow=controller)
         server.method("migration.report", MigrationRef, self.report, allow=controller)
         server.method("handover.ask", HandoverQuestion, self._outgoing.ask, allow=node)
         server.method("handover.commit", HandoverQuestion, self._incoming.commit, allow=node)
+        server.method("handover.look", HandoverQuestion, self._arrivals.look, allow=node)
+        server.method("handover.give_back", HandoverQuestion, self._arrivals.give_back, allow=node)
         server.method("handover.stand_down", HandoverQuestion, self._takeovers.stand_down, allow=node)
         server.channels(self._receive)
 

@@ -3,6 +3,7 @@
 AgentError
 ├── VmNotHereError       this node has no such VM, or does not own it
 ├── ImageMissingError    an image has not come whole yet
+├── ProbeUnknownError    this node's operator has put no such probe here
 ├── JournalLostError     VMs are here, and the journal that says whose they are is not
 └── MigrationUnknownError
 """
@@ -28,6 +29,14 @@ class ImageMissingError(AgentError, ConflictError):
     """An image has not come whole yet."""
 
     code = "image_missing"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status
+
+
+class ProbeUnknownError(AgentError, ConflictError):
+    """This node's operator has put no such probe here."""
+
+    code = "probe_unknown"
     exit_code = ConflictError.exit_code
     http_status = ConflictError.http_status
 

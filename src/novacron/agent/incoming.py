@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from novacron.agent import donors
+from novacron.agent.arrivals import Arrivals
 from novacron.agent.events import Events
 from novacron.agent.journal import Facts, Journal
 from novacron.agent.ram_images import RamImages
@@ -28,7 +29,6 @@ from novacron.migration import handover
 from novacron.migration.destination import Destination, Incoming, take_possession
 from novacron.migration.errors import JournalError, StaleEpochError
 from novacron.migration.handover import Attempt, Claim, Ownership, Role, State
-from novacron.migration.verify import sign_of_life
 from novacron.protocol.migration import (
     HandoverAnswer,
     HandoverQuestion,
@@ -45,6 +45,7 @@ from novacron.wire.errors import WireError
 from novacron.wire.identity import SpiffeId
 
 ASK_EVERY_S: Final = 1.0
+VERDICT_S: Final = 10.0  # an answer waits at most so long for one: a caller asks again
 Transition = Callable[[Claim, Attempt], tuple[Claim, Attempt]]
 log = structlog.get_logger()
 
@@ -70,12 +71,14 @@ class IncomingMigrations:
         credentials: Credentials,
         clock: Clock,
         ram_images: RamImages,
+        arrivals: Arrivals,
     ) -> None:
         self._driver = driver
         self._journal = journal
         self._vms = vms
         self._events = events
         self._ram_images = ram_images
+        self._arrivals = arrivals
         self._credentials = credentials
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
@@ -103,6 +106,7 @@ class IncomingMigrations:
 
     async def prepare(self, _peer: SpiffeId, order: IncomingOrder) -> IncomingReady:
         """Start a QEMU that waits for the VM; the same answer when asked again."""
+        self._arrivals.check(order.check)
         await self._supersede(order)
         async with self._vms.lock(order.vm_id):
             if self._journal.find_attempt(order.migration_id) is None:
@@ -136,6 +140,7 @@ class IncomingMigrations:
             State.PREPARED,
             peer_node=order.source_node,
             peer_address=order.source_address,
+            check=order.check,
         )
         handover.prepare(self._journal.find_claim(order.vm_id), wanted)  # refused before anything is made
         facts = self._journal.facts(order.vm_id)
@@ -208,6 +213,7 @@ class IncomingMigrations:
             ready=lambda: self._ready(attempt),
             run=lambda epoch: self._own(attempt, machine, lambda claim, now: handover.run(claim, now, epoch)),
             checkpoint=lambda ram, pieces: self._checkpoint(attempt.vm_id, ram, pieces),
+            verify=lambda: self._arrivals.verdict(attempt),
         )
         receiving = self._receiving[attempt.migration_id] = _Session(channel)
         try:
@@ -238,8 +244,14 @@ class IncomingMigrations:
             attempt = self._journal.attempt(question.migration_id)
             if attempt.state is State.READY:
                 await self._possess(attempt, lambda claim, now: handover.run(claim, now, question.epoch))
-            word = self._word(question.migration_id)
-            return HandoverAnswer(word, attempt.epoch, alive=word == "running" and await self._lives(attempt))
+        word = self._word(question.migration_id)
+        if word != "running":
+            return HandoverAnswer(word, self._journal.claim(attempt.vm_id).burned)
+        try:
+            async with asyncio.timeout(VERDICT_S):
+                return HandoverAnswer(word, attempt.epoch, await self._arrivals.verdict(attempt))
+        except TimeoutError:
+            return HandoverAnswer("verifying", attempt.epoch)
 
     async def report(self, migration_id: MigrationId) -> MigrationReport:
         """This node's word on it."""
@@ -291,6 +303,7 @@ class IncomingMigrations:
             return *transition(claim, now), facts
 
         await self._journal.change(decide)
+        self._arrivals.attend(attempt, machine)
         await self._take_its_place(machine)
 
     async def _take_its_place(self, machine: Machine) -> None:
@@ -314,15 +327,12 @@ class IncomingMigrations:
         await self._vms.publish(attempt.vm_id)
         return True
 
-    async def _lives(self, attempt: Attempt) -> bool:
-        machine = await self._machine(attempt)
-        return machine is not None and (attempt.power != "running" or bool(await sign_of_life(machine, self._clock)))
-
     async def _let_run(self, attempt: Attempt) -> None:
         """It was recorded that it runs: a restart may have come between the record and the deeds."""
         machine = await self._vms.machine(attempt.vm_id)
         if machine is None or machine.instance != attempt.instance:
             return
+        self._arrivals.attend(attempt, machine)
         await self._take_its_place(machine)
         if self._journal.facts(attempt.vm_id).power == "running":
             await take_possession(machine, running=True, record=_nothing)
@@ -397,6 +407,8 @@ class IncomingMigrations:
         state = self._journal.attempt(migration_id).state
         if state is State.TAKEN_OVER:
             return str(State.RUNNING)
+        if state is State.GIVEN_BACK:
+            return str(State.LOST)
         return str(state) if state in {State.READY, State.RUNNING, State.LOST} else "pending"
 
     def _after(self, action: Coroutine[Any, Any, None]) -> None:

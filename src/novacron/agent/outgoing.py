@@ -38,6 +38,7 @@ from novacron.protocol.migration import (
     OpenRequest,
     OutgoingOffer,
     OutgoingOrder,
+    Verdict,
 )
 from novacron.protocol.node import NodeEvent, Nothing
 from novacron.wire.channel import open_channel
@@ -246,7 +247,7 @@ class OutgoingMigrations:
 
         def decide() -> tuple[Claim, Attempt, None]:
             claim, attempt = self._journal.claim(order.vm_id), self._journal.attempt(order.migration_id)
-            return *handover.commit(claim, attempt), None
+            return *handover.commit(claim, attempt, self._clock.now()), None
 
         await self._journal.change(decide)
 
@@ -323,24 +324,29 @@ class OutgoingMigrations:
         """Act on a destination's answer; False when it must be asked again."""
         if answer.state == "running":
             move.meter.phase = "window"
+            verdict = answer.verdict or Verdict(alive=False, word="its node has not said how it is")
             if move.source is not None:
                 move.meter.resumed_at = move.meter.resumed_at or self._clock.monotonic()
-                move.summary = move.source.summary(verified=answer.alive)
+                move.summary = move.source.summary(verdict)
             else:
                 move.meter.note = "the node was restarted on the way: what was counted before is not known"
-                move.summary = move.meter.summary(guest_bytes=0, wire_bytes=0, verified=answer.alive)
+                move.summary = move.meter.summary(guest_bytes=0, wire_bytes=0, verdict=verdict)
             await self._settle(attempt.vm_id, attempt.migration_id, move)
             return True
         if answer.state == "lost":
             move.error = HandoverPendingError("the destination lost the VM before it ran; it runs on where it was")
-            await self._reclaim(attempt)
+            await self.reclaim(attempt, answer.epoch)
             return True
+        if answer.state == "verifying":
+            move.meter.phase = "verify"
         return False
 
-    async def _reclaim(self, attempt: Attempt) -> None:
+    async def reclaim(self, attempt: Attempt, beyond: int) -> None:
+        """The destination has given the VM up for good, with no epoch burned there ``beyond`` this one: it goes on."""
+
         def decide() -> tuple[Claim, Attempt, None]:
             claim = self._journal.claim(attempt.vm_id)
-            return *handover.reclaim(claim, self._journal.attempt(attempt.migration_id)), None
+            return *handover.reclaim(claim, self._journal.attempt(attempt.migration_id), beyond), None
 
         await self._journal.change(decide)
         await self.bring_back(attempt.vm_id)
@@ -366,7 +372,14 @@ class OutgoingMigrations:
     def _report(self, migration_id: MigrationId) -> MigrationReport:
         attempt = self._journal.attempt(migration_id)
         move = self._moves.get(migration_id)
-        report = MigrationReport(migration_id, attempt.vm_id, attempt.epoch, "source", str(attempt.state))
+        report = MigrationReport(
+            migration_id,
+            attempt.vm_id,
+            attempt.epoch,
+            "source",
+            str(attempt.state),
+            handed_over_at=attempt.handed_over_at,
+        )
         if move is None:
             return report
         error = move.error

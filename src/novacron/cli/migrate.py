@@ -40,6 +40,18 @@ DEFAULT = "  [default: the setting migrate."
     "--level", type=int, help=f"Of compression, 1 to 19; 0: what the link leaves time for.{DEFAULT}compression_level]"
 )
 @click.option("--no-disks", is_flag=True, help="Leave the disks: both sides reach the same ones.")
+@click.option(
+    "--verify",
+    type=click.Choice(["any", "agent"]),
+    help=f"What the guest must show over there: any sign of life, or its agent's answer.{DEFAULT}verify]",
+)
+@click.option("--probe", metavar="NAME", default="", help="A program of the node over there that must succeed besides.")
+@click.option("--verify-within", type=DURATION, help=f"How long that may take.{DEFAULT}verify_within_ms]")
+@click.option(
+    "--on-unverified",
+    type=click.Choice(["rollback", "keep"]),
+    help=f"Where the guest goes that does not show it, or dies within the window.{DEFAULT}on_unverified]",
+)
 @click.option("--verify-window", type=DURATION, help=f"How long a rollback stays possible.{DEFAULT}verify_window_ms]")
 @click.option("--retry-for", type=DURATION, help=f"How long one that broke is begun again.{DEFAULT}retry_for_ms]")
 @click.option("--plan", "plans", is_flag=True, help="Say how it would go, and do nothing.")
@@ -61,6 +73,10 @@ def command(
     streams: int | None,
     level: int | None,
     no_disks: bool,
+    verify: str | None,
+    probe: str,
+    verify_within: int | None,
+    on_unverified: str | None,
     verify_window: int | None,
     retry_for: int | None,
     plans: bool,
@@ -77,13 +93,16 @@ def command(
         "migrate.when_busy": when_busy,
         "migrate.batch_concurrency": concurrency,
         "migrate.max_downtime_ms": max_downtime,
+        "migrate.verify": verify,
+        "migrate.verify_within_ms": verify_within,
+        "migrate.on_unverified": on_unverified,
         "migrate.verify_window_ms": verify_window,
         "migrate.retry_for_ms": retry_for,
         "migrate.streams": streams,
         "migrate.compression_level": level,
     }
     wanted = load(flags=flags).settings.migrate
-    policy = policy_of(wanted, bandwidth_bytes_s=bandwidth, move_disks=not no_disks)
+    policy = policy_of(wanted, bandwidth_bytes_s=bandwidth, move_disks=not no_disks, probe=probe)
     if all_from or len(vms) > 1:
         many = BatchRequest(to, vms, all_from, wanted.batch_concurrency, priority, policy)
         batch = session.client.post(BATCHES.path, Batch, many)

@@ -25,6 +25,7 @@ COLOURS: Final = {
     "joined": "green",
     "done": "green",
     "succeeded": "green",
+    "unverified": "red",
     "failed": "red",
     "unreachable": "red",
     "creating": "yellow",

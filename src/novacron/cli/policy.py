@@ -5,7 +5,7 @@ from novacron.protocol.migration import MigrationPolicy
 
 
 def policy_of(
-    wanted: MigrateSettings, *, bandwidth_bytes_s: int | None = None, move_disks: bool = True
+    wanted: MigrateSettings, *, bandwidth_bytes_s: int | None = None, move_disks: bool = True, probe: str = ""
 ) -> MigrationPolicy:
     """What the API takes."""
     return MigrationPolicy(
@@ -15,6 +15,10 @@ def policy_of(
         bandwidth_bytes_s=bandwidth_bytes_s,
         streams=wanted.streams,
         compression_level=wanted.compression_level,
+        verify=wanted.verify,
+        probe=probe,
+        verify_within_ms=wanted.verify_within_ms,
+        on_unverified=wanted.on_unverified,
         verify_window_ms=wanted.verify_window_ms,
         move_disks=move_disks,
         retry_for_ms=wanted.retry_for_ms,

@@ -21,6 +21,7 @@ REACHED: Final[Mapping[str, float]] = {
     "window": 1.0,
     "done": 1.0,
 }
+ARRIVED: Final = frozenset({"succeeded", "unverified"})
 WORDS: Final[Mapping[str, str]] = {
     "waiting": "waiting",
     "prepare": "getting the other side ready",
@@ -41,14 +42,14 @@ class Bar:
     fraction: float = 0.0
 
     def advance(self, migration: Migration) -> float:
-        """The fraction to show, 0 to 1; 1 only when it has succeeded."""
+        """The fraction to show, 0 to 1; 1 only when it has arrived."""
         progress = migration.progress
         copied = progress.done_bytes / progress.total_bytes if progress.total_bytes else 0.0
         reached = REACHED.get(migration.phase, 0.0)
         now = max(min(copied, 1.0) * COPIED, reached)
-        if migration.outcome != "succeeded":
+        if migration.outcome not in ARRIVED:
             now = min(now, REACHED["verify"])
-        self.fraction = max(self.fraction, 1.0 if migration.outcome == "succeeded" else now)
+        self.fraction = max(self.fraction, 1.0 if migration.outcome in ARRIVED else now)
         return self.fraction
 
 
@@ -102,7 +103,7 @@ def summary_facts(summary: MigrationSummary) -> tuple[tuple[str, str], ...]:
         ("on the wire", f"{format_size(summary.wire_bytes)} ({parts})" if parts else format_size(summary.wire_bytes)),
         ("sent as", _split(summary.split)),
         ("average", format_rate(summary.bandwidth_bytes_s)),
-        ("verified", "yes" if summary.verified else "no"),
+        ("verified", f"{'yes' if summary.verified else 'no'}: {summary.verdict}".removesuffix(": ")),
     )
 
 

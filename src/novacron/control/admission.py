@@ -1,5 +1,7 @@
 """Migrations that come to this cluster: whether they may, to which node, and their record here."""
 
+from typing import Final
+
 import msgspec
 import structlog
 
@@ -8,6 +10,7 @@ from novacron.control.errors import MigrationRefusedError
 from novacron.control.kinds import MIGRATIONS, NODES, PEERS, VMS
 from novacron.control.mirror import INCOMING, follow_migration
 from novacron.control.nodes import Nodes
+from novacron.control.unverified import DIED, ROLLED_BACK, UNVERIFIED
 from novacron.control.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.errors import NovaCronError, RemoteError
@@ -26,6 +29,7 @@ from novacron.protocol.plan import Holdings, HoldingsRequest, Outlook, OutlookRe
 from novacron.protocol.resources import Cluster, Migration, Node, Problem
 from novacron.wire.identity import SpiffeId
 
+GONE_BACK: Final = frozenset({"reclaimed", "taken_over"})
 log = structlog.get_logger()
 
 
@@ -80,7 +84,12 @@ class Admission:
         return Nothing()
 
     async def progress(self, report: MigrationReport) -> Nothing:
-        """The source's word on how far it is; ``settled`` ends it well, with the VM in this cluster's records."""
+        """The source's word on how far it is; ``settled`` ends it well, with the VM in this cluster's records.
+
+        ``reclaimed``, after that: it died here, and goes on at its source.
+        """
+        if report.state in GONE_BACK:
+            await self._database.write(lambda tx: _gone_back(tx, report))
         if report.state == "settled":
             await self._see_it_here(report)
 
@@ -90,9 +99,9 @@ class Admission:
                 return
             followed = follow_migration(known.value, report)
             if report.state == "settled":
-                followed = msgspec.structs.replace(
-                    followed, phase="done", outcome="succeeded", ended_at=self._clock.now()
-                )
+                well = report.summary is None or report.summary.verified
+                outcome = "succeeded" if well else UNVERIFIED
+                followed = msgspec.structs.replace(followed, phase="done", outcome=outcome, ended_at=self._clock.now())
             series.follow(tx, known.value, followed, self._clock.now())
 
         await self._database.write(follow)
@@ -154,6 +163,7 @@ class Admission:
             epoch=order.epoch,
             target_node=node.name,
             started_at=self._clock.now(),
+            rolls_back=order.rolls_back,
         )
         MIGRATIONS.put(tx, migration, named=False)
 
@@ -167,6 +177,19 @@ class Admission:
                 MIGRATIONS.put(tx, ended, named=False)
 
         await self._database.write(end)
+
+
+def _gone_back(tx: Transaction, report: MigrationReport) -> None:
+    """A VM that had come from a peer is none of this cluster's any more, unless it has come again since."""
+    known = MIGRATIONS.find(tx, report.migration_id)
+    if known is None or known.value.direction != INCOMING or known.value.outcome == ROLLED_BACK:
+        return
+    move = known.value
+    problem = Problem(DIED, f"VM {move.vm_name} died here, and goes on in {move.source_cluster}")
+    MIGRATIONS.put(tx, msgspec.structs.replace(move, outcome=ROLLED_BACK, problem=problem), named=False)
+    vm = VMS.find(tx, report.vm_id)
+    if vm is not None and vm.value.owner_epoch <= report.epoch:
+        VMS.delete(tx, report.vm_id)
 
 
 def _busy(tx: Transaction) -> frozenset[str]:

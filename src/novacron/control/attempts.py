@@ -32,6 +32,7 @@ class Wanted(Struct, frozen=True):
     attempt: int = 1
     begins_at: float = 0.0
     give_up_at: float = 0.0  # no attempt begins later
+    rolls_back: MigrationId | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -51,6 +52,7 @@ class Order:
     wanted_node: str
     policy: MigrationPolicy
     plan: Plan | None = None  # that it follows
+    rolls_back: MigrationId | None = None  # the migration that it is the way back of
 
 
 def begin(tx: Transaction, order: Order, now: float) -> Migration:
@@ -70,6 +72,7 @@ def begin(tx: Transaction, order: Order, now: float) -> Migration:
         started_at=now,
         plan_id=order.plan.id if order.plan else None,
         predicted=order.plan.predicted if order.plan else None,
+        rolls_back=order.rolls_back,
     )
     wanted = Wanted(
         migration_id=order.migration_id,
@@ -80,6 +83,7 @@ def begin(tx: Transaction, order: Order, now: float) -> Migration:
         policy=order.policy,
         begins_at=now,
         give_up_at=now + order.policy.retry_for_ms / 1000,
+        rolls_back=order.rolls_back,
     )
     return _put(tx, vm, migration, wanted)
 
@@ -109,6 +113,7 @@ def follow_up(tx: Transaction, broken: Migration, wanted: Wanted, now: float) ->
         begins_at=again.begins_at,
         source_node=broken.source_node,
         started_at=now,
+        rolls_back=broken.rolls_back,
     )
     return _put(tx, vm.value, waiting, again)
 

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from novacron.control import attempts, recovery, series, specs
+from novacron.control import attempts, recovery, series, specs, unverified
 from novacron.control.attempts import Wanted
 from novacron.control.errors import NodeUnreachableError
 from novacron.control.kinds import MIGRATIONS, VMS
@@ -25,13 +25,16 @@ from novacron.core.ids import ClusterId, MigrationId
 from novacron.database.database import Database, Transaction
 from novacron.migration.errors import JournalError, MigrationCancelledError, MigrationError, NodeRestartedError
 from novacron.protocol.migration import (
+    Condition,
     IncomingOrder,
     IncomingReady,
     MigrationRef,
     MigrationReport,
+    MigrationSummary,
     OpenRequest,
     OutgoingOffer,
     OutgoingOrder,
+    check_of,
 )
 from novacron.protocol.node import Nothing
 from novacron.protocol.resources import Migration, Problem
@@ -40,6 +43,7 @@ from novacron.workflow.errors import JobCancelledError
 
 FOLLOW_EVERY_S: Final = 0.2
 LOOK_EVERY_S: Final = 0.5  # while waiting: whether it was cancelled
+WATCH_EVERY_S: Final = 1.0  # within the window: whether the guest lives
 PATIENT: Final = 8  # tries of what needs the other cluster: a controller that is started again is back within them
 TAKEN_OVER: Final = "taken_over"
 RETURNED: Final = frozenset({"aborted", "reclaimed", TAKEN_OVER})  # the VM is the source's again
@@ -84,6 +88,7 @@ class MigrateWorkflow:
             Step("move", self._move, undo=Irreversible("its node undoes a move that failed"), point_of_no_return=True),
             Step("settle", self._settle, undo=passed),
             Step("window", self._window, undo=passed),
+            Step("recall", self._recall, undo=passed),
             Step("release", self._release, undo=passed),
         )
         return Workflow("migrate", steps)
@@ -143,6 +148,8 @@ class MigrateWorkflow:
             known_state=offer.known_state,
             running=offer.running,
             node=job.wanted.wanted_node,
+            check=check_of(job.policy),
+            rolls_back=job.wanted.rolls_back,
         )
         return _plain(await self._site_of(job.target).admit(order))
 
@@ -172,24 +179,95 @@ class MigrateWorkflow:
                 VMS.delete(tx, job.vm_id)
             elif vm is not None:
                 VMS.put(tx, msgspec.structs.replace(vm.value, migration_id=None))
+            if migration.outcome:
+                return  # it is repeated
             progress = msgspec.structs.replace(report.progress, phase="window")
             settled = msgspec.structs.replace(
                 migration, phase="window", outcome="succeeded", progress=progress, summary=report.summary
             )
+            if (summary := report.summary) is not None and not summary.verified:
+                settled = self._unverified(tx, job, settled, summary)
             series.follow(tx, migration, settled, self._clock.now())
 
         await self._site_of(job.target).progress(report)
         await context.commit(settle)
         return {"until": until}
 
-    async def _window(self, context: StepContext) -> None:
-        """While it lasts, a rollback finds the old instance still there."""
+    def _unverified(self, tx: Transaction, job: "_Job", settled: Migration, summary: MigrationSummary) -> Migration:
+        """It goes back by a migration, with all that it has done; one that has done nothing is recalled, see below."""
+        if job.policy.on_unverified == "keep":
+            return unverified.keep(settled, summary.verdict)
+        if summary.lifeless:
+            return unverified.fetching(settled, summary.verdict)
+        return self._send_back(tx, job, settled, summary.verdict)
+
+    def _send_back(self, tx: Transaction, job: "_Job", migration: Migration, cause: str) -> Migration:
+        own = job.target == self._own
+        return unverified.send_back(tx, migration, job.policy, cause, holder=job.target, own=own)
+
+    async def _window(self, context: StepContext) -> Json:
+        """While it lasts the guest is watched, and a rollback finds the old instance still there.
+
+        It does not end while the guest's node is silent: what is kept here may be the only copy.
+        """
+        job, until = _Job(context), context.results["settle"]["until"]
+        summary = msgspec.convert(context.results["move"], MigrationReport).summary
+        if summary is not None and summary.lifeless:
+            return {"died": summary.verdict}
+        while job.policy.verify_window_ms:
+            seen = await self._look(job)
+            if seen.state == "dead":
+                return {"died": seen.cause}
+            if self._clock.now() >= until and seen.state != "silent":
+                break
+            await self._clock.sleep(max(LOOK_EVERY_S, min(WATCH_EVERY_S, until - self._clock.now())))
+        return {}
+
+    async def _look(self, job: "_Job") -> Condition:
+        try:
+            return await self._nodes.call(job.node_id, "migration.look", job.ref, Condition)
+        except NodeUnreachableError as error:
+            return Condition("silent", error.cause)
+
+    async def _recall(self, context: StepContext) -> Json:
+        """A guest that died over there goes on here; the record says what was lost."""
+        job, cause = _Job(context), context.results["window"].get("died")
+        if cause is None:
+            return {}
+        report = await self._fetch(job) if job.policy.on_unverified == "rollback" else None
+        if report is not None and report.state in RETURNED:
+            await context.commit(lambda tx: unverified.gone_on(tx, job.migration_id, report, cause))
+            await self._site_of(job.target).progress(report)
+            return {"recalled": True}
+        lives = (await self._look(job)).state == "well"
+
+        def stay(tx: Transaction) -> None:
+            migration = MIGRATIONS.get(tx, job.migration_id).value
+            if report is not None and lives:
+                stays = self._send_back(tx, job, migration, cause)
+            else:
+                stays = unverified.keep(migration, cause, unverified.DIED)
+            MIGRATIONS.put(tx, stays, named=False)
+
+        await context.commit(stay)
         await self._clock.sleep(max(0.0, context.results["settle"]["until"] - self._clock.now()))
+        return {}
+
+    async def _fetch(self, job: "_Job") -> MigrationReport | None:
+        """The node's word once it is known whether the guest is its own again; None when nothing is left there."""
+        try:
+            return await self._nodes.call(job.node_id, "migration.recall", job.ref, MigrationReport)
+        except RemoteError as error:
+            if error.retryable:
+                raise
+            log.info("not_recalled", migration=job.migration_id, cause=error.cause)
+            return None
 
     async def _release(self, context: StepContext) -> None:
         """The old instance ends; what it leaves is content cache."""
         job = _Job(context)
-        await self._nodes.call(job.node_id, "migration.release", job.ref, Nothing)
+        if not context.results["recall"].get("recalled"):
+            await self._nodes.call(job.node_id, "migration.release", job.ref, Nothing)
 
         def end(tx: Transaction) -> None:
             migration = MIGRATIONS.get(tx, job.migration_id).value

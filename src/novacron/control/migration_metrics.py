@@ -16,7 +16,7 @@ from novacron.protocol.migration import ByteSplit, MigrationProgress
 from novacron.protocol.resources import Migration
 
 DIRECTIONS: Final = (OUTGOING, INCOMING)
-OUTCOMES: Final = ("succeeded", "failed", "cancelled", "rolled_back", "taken_over")
+OUTCOMES: Final = ("succeeded", "unverified", "failed", "cancelled", "rolled_back", "taken_over")
 KINDS: Final = ("unchanged", "zero", "dedup", "delta", "literal")
 DURATION_S: Final = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400)
 DOWNTIME_S: Final = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30)
@@ -83,9 +83,10 @@ def _one(move: Migration) -> tuple[str, str, str]:
 
 
 def _outcomes(move: Migration) -> frozenset[str]:
-    """One that succeeded, and then was rolled back or taken over, is counted as both."""
+    """One that arrived, and then was rolled back or taken over, is counted as both."""
     succeeded = move.outcome == "rolled_back" or (move.outcome == "taken_over" and move.summary is not None)
-    return frozenset({move.outcome, "succeeded"} if succeeded else {move.outcome})
+    verified = move.summary is None or move.summary.verified
+    return frozenset({move.outcome, "succeeded" if verified else "unverified"} if succeeded else {move.outcome})
 
 
 def _wire_bytes(move: Migration) -> int:

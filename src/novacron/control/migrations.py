@@ -1,13 +1,16 @@
 """Migrations of this cluster's VMs: started, cancelled, rolled back."""
 
+from typing import Final
+
 import msgspec
 
-from novacron.control import attempts, plans
+from novacron.control import attempts, plans, rollbacks
 from novacron.control.errors import MigrationRefusedError
 from novacron.control.kinds import MIGRATIONS, NODES, PLANS, VMS
 from novacron.control.mirror import OUTGOING
 from novacron.control.nodes import Nodes
 from novacron.control.peers import Destination, Peers
+from novacron.control.unverified import UNVERIFIED
 from novacron.core.clock import Clock
 from novacron.core.errors import InvalidInputError, RemoteError
 from novacron.core.ids import ClusterId, MigrationId, new_id
@@ -19,6 +22,8 @@ from novacron.protocol.resources import Cluster, Migration
 from novacron.protocol.rest import MigrateRequest
 from novacron.workflow import journal
 from novacron.workflow.runner import WorkflowRunner
+
+ARRIVED: Final = frozenset({"succeeded", UNVERIFIED})
 
 
 class Migrations:
@@ -83,6 +88,7 @@ class Migrations:
             target_name=name,
             node=wanted_node,
             policy=request.policy,
+            rolls_back=request.rolls_back,
         )
 
     async def cancel(self, reference: str) -> Migration:
@@ -117,7 +123,7 @@ class Migrations:
     async def rollback(self, reference: str) -> Migration:
         """Fetch the VM again within the window; the migration that brings it back. Raises NotRollbackableError."""
         migration = (await self._database.read(lambda tx: MIGRATIONS.get(tx, reference))).value
-        if migration.direction != OUTGOING or migration.phase != "window" or migration.outcome != "succeeded":
+        if migration.direction != OUTGOING or migration.phase != "window" or migration.outcome not in ARRIVED:
             raise NotRollbackableError(
                 f"migration {migration.id} is not in its rollback window: it is {migration.outcome or 'under way'}"
                 f" (phase {migration.phase})",
@@ -126,16 +132,14 @@ class Migrations:
             )
         own = migration.target_cluster == self._cluster.name
         holder = self._cluster.id if own else (await self._peers.get(migration.target_cluster)).id
-        body = {
-            "vm_id": migration.vm_id,
-            "rolls_back": migration.id,
-            "migration_id": new_id("migration"),
-            "holder": holder,
-            "wanted_node": migration.source_node if own else "",
-            "policy": msgspec.to_builtins(MigrationPolicy(verify_window_ms=0)),
-        }
-        await self.runner.submit(new_id("job"), "rollback", f"/api/v1/migrations/{migration.id}", body)
-        return migration
+
+        def begin(tx: Transaction) -> Migration:
+            policy = attempts.wanted(tx, migration.id).policy
+            return rollbacks.begin(tx, MIGRATIONS.get(tx, migration.id).value, policy, holder=holder, own=own)
+
+        begun = await self._database.write(begin)
+        self.runner.wake()
+        return begun
 
     async def _submit(
         self,
@@ -146,8 +150,11 @@ class Migrations:
         target_name: str,
         node: str,
         policy: MigrationPolicy,
+        rolls_back: MigrationId | None = None,
     ) -> Migration:
-        order = attempts.Order(migration_id, vm, self._cluster.name, target, target_name, node, policy)
+        order = attempts.Order(
+            migration_id, vm, self._cluster.name, target, target_name, node, policy, rolls_back=rolls_back
+        )
         begun = await self._database.write(lambda tx: attempts.begin(tx, order, self._clock.now()))
         self.runner.wake()
         return begun

@@ -6,11 +6,12 @@ from typing import Final
 import msgspec
 
 from novacron.control.cost import predict_bytes
+from novacron.control.unverified import ROLLED_BACK, UNVERIFIED
 from novacron.protocol.resources import Batch, BatchMove, Migration, Problem, Vm
 
 WAITING, HELD = "waiting", "held"  # phases before there is a migration; an attempt waits for its time, too
 WINDOW: Final = "window"
-STAYS, UNVERIFIED = "stays", "unverified"
+STAYS: Final = "stays"
 MOVED: Final = frozenset({"succeeded", "rolled_back"})
 
 
@@ -38,9 +39,8 @@ def staying(vm: Vm, source_node: str, next_command: str) -> BatchMove:
 def followed(move: BatchMove, migration: Migration) -> BatchMove:
     """After the record of its migration."""
     progress, problem, outcome = migration.progress, migration.problem, migration.outcome
-    if outcome == "succeeded" and not (migration.summary and migration.summary.verified):
-        cause = f"VM {move.vm_name} has moved, but was not verified"
-        problem, outcome = Problem("migration_unverified", cause, f"novacron migration show {migration.id}"), UNVERIFIED
+    if outcome == ROLLED_BACK and problem is not None:
+        outcome = UNVERIFIED  # nobody had asked for the way back
     return msgspec.structs.replace(
         move,
         migration_id=migration.id,

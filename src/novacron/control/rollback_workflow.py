@@ -7,8 +7,9 @@ from typing import Final
 
 import msgspec
 
+from novacron.control import rollbacks
 from novacron.control.kinds import MIGRATIONS
-from novacron.control.migrations import Migrations
+from novacron.control.migrations import ARRIVED, Migrations
 from novacron.control.peers import Peers
 from novacron.core.clock import Clock
 from novacron.core.errors import RemoteError
@@ -17,7 +18,7 @@ from novacron.database.database import Database, Transaction
 from novacron.migration.errors import MigrationError
 from novacron.protocol.migration import MigrationPolicy, MigrationRef
 from novacron.protocol.peer import ReturnVm
-from novacron.protocol.resources import Migration
+from novacron.protocol.resources import Migration, Problem
 from novacron.workflow.definition import Irreversible, Step, StepContext, Workflow
 
 LOOK_EVERY_S: Final = 0.5
@@ -37,11 +38,33 @@ class RollbackWorkflow:
         """Its steps, in order."""
         elsewhere = Irreversible("the way back is a migration of its own, with its own undo")
         steps = (
+            Step("begin", self._begin, undo=self._tell),
             Step("ask", self._ask, undo=elsewhere),
             Step("follow", self._follow, undo=elsewhere),
             Step("record", self._record, undo=Irreversible("the VM is back")),
         )
         return Workflow("rollback", steps)
+
+    async def _begin(self, _context: StepContext) -> None:
+        """The record was put down with the job."""
+
+    async def _tell(self, context: StepContext) -> None:
+        """Undo of ``begin``: the VM is where it was, and the record says why."""
+
+        def tell(tx: Transaction) -> None:
+            migration = MIGRATIONS.get(tx, context.input["rolls_back"]).value
+            cause = f"the way back of VM {migration.vm_name} failed: {context.error_cause}"
+            if migration.phase == "window":
+                following = f"novacron migration rollback {migration.id}"
+            else:
+                following = (
+                    f"novacron migrate {migration.vm_name} --to {migration.source_cluster} "
+                    f"--context {migration.target_cluster}"
+                )
+            problem = Problem(rollbacks.FAILED, cause, context.error_next or following)
+            MIGRATIONS.put(tx, msgspec.structs.replace(migration, problem=problem), named=False)
+
+        await context.commit(tell)
 
     async def _ask(self, context: StepContext) -> None:
         """Start the way back where the VM is."""
@@ -63,7 +86,7 @@ class RollbackWorkflow:
         attempt = MigrationId(context.input["migration_id"])
         while True:
             way_back = await self._look(context, attempt)
-            if way_back.outcome == "succeeded":
+            if way_back.outcome in ARRIVED:
                 return
             if way_back.retried_by is not None:
                 attempt = way_back.retried_by

@@ -55,6 +55,7 @@ class NodeSettings(Struct, frozen=True):
     listen: Address = "127.0.0.1:7441"  # for the controller and other nodes
     advertise: Address = ""  # where nodes of other sites reach it, if not as bound
     name: str = ""  # empty: the host's name
+    probes_dir: str = ""  # programs that look at guests that have arrived; empty: none
     controller: Address = ""  # where its controller is now, if it has moved since the node joined
 
 
@@ -71,6 +72,9 @@ class MigrateSettings(Struct, frozen=True):
     strategy: Literal["stream", "cold", "auto"] = "stream"
     when_busy: Literal["wait", "throttle", "stop"] = "wait"  # of a guest that outruns the link
     max_downtime_ms: Annotated[int, Meta(ge=1)] = 300
+    verify: Literal["any", "agent"] = "any"  # what a guest that has arrived must show
+    verify_within_ms: Annotated[int, Meta(ge=1, le=600_000)] = 10_000
+    on_unverified: Literal["rollback", "keep"] = "rollback"  # what happens when it does not, or dies in the window
     verify_window_ms: Annotated[int, Meta(ge=0)] = 30_000  # how long a rollback stays possible
     streams: Annotated[int, Meta(ge=0, le=16)] = 0  # 0: as many as the link needs
     compression_level: Annotated[int, Meta(ge=0, le=19)] = 1  # 0: what the link leaves time for

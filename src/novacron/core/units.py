@@ -1,6 +1,7 @@
 """Sizes, rates and durations: constants, and the forms in which people write them."""
 
 import re
+from datetime import UTC, datetime
 
 from novacron.core.errors import InvalidInputError
 
@@ -72,3 +73,8 @@ def format_rate(bytes_s: float) -> str:
             return f"{bits:.3g} {unit}"
         bits /= 1000
     return f"{bits:.3g} Gbit/s"
+
+
+def format_moment(seconds: float) -> str:
+    """``seconds`` since 1970 as a date and a time of day, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -11,6 +11,7 @@ import click
 from novacron.agent import membership
 from novacron.agent.agent import Agent
 from novacron.agent.membership import Membership
+from novacron.agent.operator import Operator
 from novacron.core.allocation import keep_freed_buffers
 from novacron.core.clock import Clock, SystemClock
 from novacron.core.errors import InvalidInputError
@@ -45,6 +46,11 @@ async def serving_node(settings: NodeSettings, invitation: str) -> AsyncIterator
             ),
             credentials=credentials,
             clock=clock,
+            operator=Operator(
+                probes_dir=Path(settings.probes_dir) if settings.probes_dir else None,
+                node=member.name,
+                cluster=member.cluster_name,
+            ),
         )
         await agent.start(listener, settings.advertise)
         attending = asyncio.create_task(membership.attend(member, credentials, data_dir, address, clock))
@@ -75,6 +81,7 @@ async def _member(settings: NodeSettings, data_dir: Path, invitation: str, addre
 @click.option("--run-dir", help="Folder for sockets.")
 @click.option("--listen", help="HOST:PORT for the controller and other nodes.")
 @click.option("--advertise", help="HOST:PORT at which nodes of other sites reach it, if not as bound.")
+@click.option("--probes-dir", help="Folder of programs that look at guests that have arrived.")
 @click.option("--name", help="Name of the node, given when it joins.")
 @click.option("--controller", metavar="HOST:PORT", help="Where its controller is now, if it has moved.")
 @click.option("--invitation", default="", help="Text of `novacron node invite`, or @FILE; needed once.")

@@ -40,13 +40,12 @@ from novacron.migration.frames import (
     Offer,
     Ready,
     Running,
-    Verified,
     pack,
     unpack,
 )
 from novacron.migration.known import RAM, digests_of_disk, tell
 from novacron.migration.ram import RamReceiver
-from novacron.migration.verify import sign_of_life
+from novacron.protocol.migration import Verdict
 from novacron.wire.channel import ParallelChannel
 
 LOAD_TIMEOUT_S: Final = 30.0
@@ -76,6 +75,7 @@ class Destination:
     """Receives one VM. ``ready`` and ``run`` must durably record what they are named for, before they return.
 
     ``checkpoint`` makes pieces of RAM durable (of ``PIECE_BYTES``, by number), as content for another attempt.
+    ``verify`` looks at the guest once it runs.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class Destination:
         ready: Callable[[], Awaitable[None]],
         run: Callable[[int], Awaitable[None]],
         checkpoint: Callable[[mmap.mmap, set[int]], Awaitable[None]],
+        verify: Callable[[], Awaitable[Verdict]],
     ) -> None:
         self._in = incoming
         self._machine = incoming.machine
@@ -96,6 +97,7 @@ class Destination:
         self._ready = ready
         self._run = run
         self._checkpoint = checkpoint
+        self._verify = verify
         self._flushing: asyncio.Task[None] | None = None
         self._is_ready = False
 
@@ -264,8 +266,7 @@ class Destination:
         await take_possession(self._machine, running=offer.running, record=lambda: self._run(offer.epoch))
         resume_ms = (self._clock.monotonic() - began) * 1000
         await self._channel.send(FrameType.RUNNING, pack(Running(offer.epoch, resume_ms)))
-        sign = await sign_of_life(self._machine, self._clock) if offer.running else "paused, as it was"
-        await self._channel.send(FrameType.VERIFIED, pack(Verified(alive=bool(sign), sign=sign)))
+        await self._channel.send(FrameType.VERIFIED, pack(await self._verify()))
 
     async def _tell(self, error: NovaCronError) -> None:
         """Best effort: the source finds out by itself, too."""

@@ -31,7 +31,7 @@ class FrameType(IntEnum):
     READY = 9  # destination: all is here and durable, at this epoch
     COMMIT = 10  # source: handed over; run
     RUNNING = 11  # destination: it runs
-    VERIFIED = 12  # destination: the guest was looked at
+    VERIFIED = 12  # destination: the guest was looked at (a ``Verdict``)
     KNOWN = 14  # destination, before ANSWER: digests of what lies here already
     FAILED = 13  # either: this side gives up, and why (never after READY, nor after COMMIT)
 
@@ -89,13 +89,6 @@ class Running(Struct, frozen=True):
 
     epoch: int
     resume_ms: float
-
-
-class Verified(Struct, frozen=True):
-    """Whether the guest gave a sign of life, and which."""
-
-    alive: bool
-    sign: Annotated[str, Meta(max_length=64)]
 
 
 class Failed(Struct, frozen=True):

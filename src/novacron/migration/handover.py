@@ -6,9 +6,10 @@ before: every one may be repeated), or raises StaleEpochError or JournalError. T
 *before* it acts on it.
 
 Source:       open ── moving ── committed ── settled ── released        committed is the point of no return
-                 └───────┴── aborted             └── reclaimed          (the destination said, durably, ``lost``)
-Destination:  prepared ── ready ── running
-                 └──────────┴── lost                                   (from ready only when told, or QEMU died)
+                 └───────┴── aborted   │          ├── recalled ── reclaimed
+                                       └── reclaimed                    (the destination said, durably, ``lost``)
+Destination:  prepared ── ready ── running ── given_back                (asked by the source, of a guest that has died)
+                 └──────────┴── lost                                    (from ready only when told, or QEMU died)
 
 By an operator's word that the other end is fenced, and only by it, either end takes the VM over after ``committed`` or
 ``ready``; the other end stands down as soon as it hears of it:
@@ -21,10 +22,11 @@ from enum import StrEnum
 from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from novacron.core.ids import MigrationId, VmId
 from novacron.migration.errors import JournalError, StaleEpochError
+from novacron.protocol.migration import GuestCheck
 
 
 class Ownership(StrEnum):
@@ -51,11 +53,13 @@ class State(StrEnum):
     COMMITTED = "committed"
     SETTLED = "settled"  # the destination has said that it runs
     RELEASED = "released"
+    RECALLED = "recalled"  # the destination is asked to give back a guest that has died there
     ABORTED = "aborted"
     RECLAIMED = "reclaimed"
     PREPARED = "prepared"
     READY = "ready"
     RUNNING = "running"
+    GIVEN_BACK = "given_back"  # it ran here, has died, and never runs again
     LOST = "lost"
     TAKEN_OVER = "taken_over"  # owned here on an operator's word; the other end has not heard of it yet
 
@@ -87,6 +91,8 @@ class Attempt(Struct, frozen=True):
     disks_filled: bool = False  # at a destination: its disks hold something already
     donor: str = ""  # at a destination: another VM here that is like this one
     power: str = "running"  # at a destination: what the guest did before it moved
+    check: GuestCheck = field(default_factory=GuestCheck)  # at a destination: what counts as having arrived well
+    handed_over_at: float = 0.0  # at a source: when it was committed
 
 
 def open_attempt(claim: Claim, migration_id: MigrationId) -> tuple[Claim, Attempt]:
@@ -105,12 +111,16 @@ def start_moving(claim: Claim, attempt: Attempt, *, peer_node: str, peer_address
     return msgspec.structs.replace(attempt, state=State.MOVING, peer_node=peer_node, peer_address=peer_address)
 
 
-def commit(claim: Claim, attempt: Attempt) -> tuple[Claim, Attempt]:
+def commit(claim: Claim, attempt: Attempt, now: float = 0.0) -> tuple[Claim, Attempt]:
     """Source: handed over. The point of no return: write it before the destination hears of it."""
     _must_be(attempt, Role.SOURCE, State.MOVING, State.COMMITTED)
     _must_be_current(claim, attempt)
+    if attempt.state is State.COMMITTED:
+        return claim, attempt
+    if claim.ownership is not Ownership.OWNER:
+        raise StaleEpochError(f"VM {claim.vm_id} was given back by this node: it is not its to hand over")
     handed = msgspec.structs.replace(claim, ownership=Ownership.HANDED_OVER, epoch=attempt.epoch)
-    return handed, msgspec.structs.replace(attempt, state=State.COMMITTED)
+    return handed, msgspec.structs.replace(attempt, state=State.COMMITTED, handed_over_at=now)
 
 
 def abort(attempt: Attempt) -> Attempt:
@@ -131,13 +141,29 @@ def release(attempt: Attempt) -> Attempt:
     return msgspec.structs.replace(attempt, state=State.RELEASED)
 
 
-def reclaim(claim: Claim, attempt: Attempt) -> tuple[Claim, Attempt]:
-    """Source: the destination has durably said that it lost the VM before it ran: owned here again."""
-    _must_be(attempt, Role.SOURCE, State.COMMITTED, State.RECLAIMED)
+def recall(claim: Claim, attempt: Attempt) -> Attempt:
+    """Source: the destination is about to be asked to give the VM back; until it has answered, nothing is released."""
+    _must_be(attempt, Role.SOURCE, State.SETTLED, State.RECALLED)
+    _must_be_handed_over(claim, attempt)
+    return msgspec.structs.replace(attempt, state=State.RECALLED)
+
+
+def leave(attempt: Attempt) -> Attempt:
+    """Source: asked to give the VM back, the destination has refused: it lives there."""
+    _must_be(attempt, Role.SOURCE, State.RECALLED, State.SETTLED)
+    return msgspec.structs.replace(attempt, state=State.SETTLED)
+
+
+def reclaim(claim: Claim, attempt: Attempt, beyond: int = 0) -> tuple[Claim, Attempt]:
+    """Source: the destination has durably said that it lost the VM, or gives it back: owned here again.
+
+    ``beyond`` is the highest epoch that was burned there.
+    """
+    _must_be(attempt, Role.SOURCE, State.COMMITTED, State.RECALLED, State.RECLAIMED)
     if attempt.state is State.RECLAIMED:
         return claim, attempt
-    _must_be_current(claim, attempt)
-    epoch = claim.burned + 1
+    _must_be_handed_over(claim, attempt)
+    epoch = max(claim.burned, beyond) + 1
     owner = msgspec.structs.replace(claim, ownership=Ownership.OWNER, epoch=epoch, burned=epoch)
     return owner, msgspec.structs.replace(attempt, state=State.RECLAIMED)
 
@@ -179,6 +205,20 @@ def lose(attempt: Attempt) -> Attempt:
     return msgspec.structs.replace(attempt, state=State.LOST)
 
 
+def give_back(claim: Claim, attempt: Attempt) -> tuple[Claim, Attempt]:
+    """Destination: the guest that came by this attempt has died, and the source asks for it: never run here again.
+
+    Nothing of it may be alive when this is written.
+    """
+    _must_be(attempt, Role.DESTINATION, State.RUNNING, State.GIVEN_BACK)
+    if attempt.state is State.GIVEN_BACK:
+        return claim, attempt
+    if claim.ownership is not Ownership.OWNER or claim.epoch != attempt.epoch:
+        raise StaleEpochError(f"VM {claim.vm_id} has gone on since migration {attempt.migration_id}")
+    gone = msgspec.structs.replace(claim, ownership=Ownership.HANDED_OVER)
+    return gone, msgspec.structs.replace(attempt, state=State.GIVEN_BACK)
+
+
 def take_over(claim: Claim, attempt: Attempt) -> tuple[Claim, Attempt]:
     """Either end: an operator attests that nobody else runs the VM, nor will: owned here, at a fresh epoch."""
     if claim.ownership is Ownership.OWNER:
@@ -186,7 +226,15 @@ def take_over(claim: Claim, attempt: Attempt) -> tuple[Claim, Attempt]:
             return claim, attempt
         raise StaleEpochError(f"this node owns VM {claim.vm_id}: there is nothing to take over")
     if attempt.role is Role.SOURCE:
-        _must_be(attempt, Role.SOURCE, State.COMMITTED, State.SETTLED, State.RELEASED, State.TAKEN_OVER)
+        _must_be(
+            attempt,
+            Role.SOURCE,
+            State.COMMITTED,
+            State.SETTLED,
+            State.RECALLED,
+            State.RELEASED,
+            State.TAKEN_OVER,
+        )
     else:
         _must_be(attempt, Role.DESTINATION, State.READY, State.TAKEN_OVER)
     epoch = claim.burned + 1
@@ -237,4 +285,13 @@ def _must_be_current(claim: Claim, attempt: Attempt) -> None:
     if claim.vm_id != attempt.vm_id or claim.burned != attempt.epoch:
         raise StaleEpochError(
             f"migration {attempt.migration_id} has epoch {attempt.epoch}; the highest of its VM is {claim.burned}"
+        )
+
+
+def _must_be_handed_over(claim: Claim, attempt: Attempt) -> None:
+    """By this attempt, and by no later one; attempts to come back may have burned epochs since."""
+    if claim.vm_id != attempt.vm_id or claim.ownership is not Ownership.HANDED_OVER or claim.epoch != attempt.epoch:
+        raise StaleEpochError(
+            f"migration {attempt.migration_id} handed over at epoch {attempt.epoch}; VM {claim.vm_id} is "
+            f"{claim.ownership} at epoch {claim.epoch}"
         )

@@ -7,7 +7,7 @@ from typing import Final
 from novacron.core.clock import Clock
 from novacron.core.units import format_rate
 from novacron.migration.traffic import Traffic
-from novacron.protocol.migration import MigrationProgress, MigrationSummary
+from novacron.protocol.migration import MigrationProgress, MigrationSummary, Verdict
 from novacron.wire.estimate import Throughput
 
 RATE_WINDOW_S: Final = 2.0
@@ -132,7 +132,7 @@ class Meter:
         rate, seen_s = self._content.bytes_s, self._content.seen_s
         return round(left_bytes / rate * 1000) if seen_s >= RATE_WINDOW_S / 2 and rate > 0 else None
 
-    def summary(self, *, guest_bytes: int, wire_bytes: int, verified: bool) -> MigrationSummary:
+    def summary(self, *, guest_bytes: int, wire_bytes: int, verdict: Verdict) -> MigrationSummary:
         """What it came to; ``wire_bytes`` as the channel counted them."""
         total = Traffic()
         total.add(self.ram)
@@ -149,6 +149,8 @@ class Meter:
             ram_wire_bytes=self.ram.wire_bytes + self.relayed_bytes,
             disk_wire_bytes=self.disk.wire_bytes,
             bandwidth_bytes_s=round(wire_bytes * 1000 / elapsed) if elapsed else 0,
-            verified=verified,
+            verified=verdict.alive,
             split=total.split(),
+            verdict=verdict.word,
+            lifeless=verdict.lifeless,
         )

@@ -34,7 +34,6 @@ from novacron.migration.frames import (
     Known,
     Offer,
     Ready,
-    Verified,
     pack,
     unpack,
 )
@@ -45,7 +44,7 @@ from novacron.migration.qemu_socket import QemuSocket
 from novacron.migration.qemu_watch import QemuWatch
 from novacron.migration.ram import RamSender
 from novacron.migration.shadow import shadow
-from novacron.protocol.migration import MigrationPolicy, MigrationSummary
+from novacron.protocol.migration import MigrationPolicy, MigrationSummary, Verdict
 from novacron.wire.channel import ParallelChannel
 
 DISK_ROUND_EVERY_S: Final = 0.5
@@ -53,7 +52,7 @@ LOOK_EVERY_S: Final = 0.5  # at the latest; each round of RAM is looked at when 
 SWITCHOVER_TIMEOUT_S: Final = 60.0
 ANSWER_TIMEOUT_S: Final = 60.0
 SLOWEST_DIGEST_BYTES_S: Final = 100e6  # at which a destination looks through what lies there
-VERIFY_TIMEOUT_S: Final = 60.0
+VERIFY_GRACE_S: Final = 50.0  # beyond the time that the guest is given
 QEMU_CONNECT_S: Final = 10.0
 OVERHEAD_MS: Final = 60  # of a switchover beside RAM: device state, the last disk round, the destination's journal
 MIN_DOWNTIME_MS: Final = 20
@@ -221,16 +220,17 @@ class Source:
         await self._expect(FrameType.RUNNING, ANSWER_TIMEOUT_S)
         self._meter.resumed_at = self._clock.monotonic() - self._channel.rtt_ms / 2000
         self._meter.phase = "verify"
-        verified = unpack(await self._expect(FrameType.VERIFIED, VERIFY_TIMEOUT_S), Verified)
+        within_s = self._out.policy.verify_within_ms / 1000 + VERIFY_GRACE_S
+        verdict = unpack(await self._expect(FrameType.VERIFIED, within_s), Verdict)
         self._meter.phase = "window"
-        return self.summary(verified=verified.alive)
+        return self.summary(verdict)
 
-    def summary(self, *, verified: bool) -> MigrationSummary:
+    def summary(self, verdict: Verdict) -> MigrationSummary:
         """What it came to, also when the destination's word came another way."""
         return self._meter.summary(
             guest_bytes=self._spec.memory_bytes + self._disks.in_use_bytes,
             wire_bytes=self._channel.wire_bytes_sent,
-            verified=verified,
+            verdict=verdict,
         )
 
     def _disk_sender(self, answer: Answer) -> DiskSender:

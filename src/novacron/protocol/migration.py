@@ -26,6 +26,29 @@ PHASES: Final = (
 Strategy = Literal["stream", "cold"]
 WantedStrategy = Literal["stream", "cold", "auto"]
 WhenBusy = Literal["wait", "throttle", "stop"]
+Verify = Literal["any", "agent"]
+OnUnverified = Literal["rollback", "keep"]
+ProgramName = Annotated[str, Meta(max_length=63, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")]
+
+
+class GuestCheck(Struct, frozen=True):
+    """What counts as a guest that has arrived well, within ``within_ms``.
+
+    ``any``: its virtual CPUs or its disks do something, or its agent answers. ``agent``: its agent answers. ``probe``
+    names a program of the destination node's operator that must succeed besides; empty: none.
+    """
+
+    verify: Verify = "any"
+    probe: ProgramName = ""
+    within_ms: Annotated[int, Meta(ge=1, le=600_000)] = 10_000
+
+
+class Verdict(Struct, frozen=True):
+    """What a guest that has arrived was found to be: ``word`` is the sign that it gave, or what is missing."""
+
+    alive: bool
+    word: Annotated[str, Meta(max_length=600)] = ""
+    lifeless: bool = False  # it gave no sign at all: it has done nothing since it arrived
 
 
 class MigrationPolicy(Struct, frozen=True):
@@ -34,7 +57,8 @@ class MigrationPolicy(Struct, frozen=True):
     ``strategy`` ``stream``: the guest runs while it is copied. ``cold``: it stands still while its memory is, so each
     page moves once. ``auto``: as a plan chooses that is made before. ``when_busy`` is what happens to a guest that
     changes its memory faster than the link takes it: ``wait`` for a calmer moment, ``throttle`` its CPUs, ``stop`` it
-    until the rest has moved.
+    until the rest has moved. ``verify``, ``probe`` and ``verify_within_ms`` are a ``GuestCheck``; ``on_unverified`` is
+    what happens to a guest that does not pass it, or dies within the window: back to the source, or it stays.
     """
 
     strategy: WantedStrategy = "stream"
@@ -43,9 +67,18 @@ class MigrationPolicy(Struct, frozen=True):
     bandwidth_bytes_s: Annotated[int, Meta(ge=1)] | None = None  # None: as much as the link gives
     streams: Annotated[int, Meta(ge=0, le=16)] = 0  # 0: as many as the link needs
     compression_level: Annotated[int, Meta(ge=0, le=19)] = 1  # 0: what the link leaves time for
+    verify: Verify = "any"
+    probe: ProgramName = ""
+    verify_within_ms: Annotated[int, Meta(ge=1, le=600_000)] = 10_000
+    on_unverified: OnUnverified = "rollback"
     verify_window_ms: Annotated[int, Meta(ge=0)] = 30_000
     move_disks: bool = True
     retry_for_ms: Annotated[int, Meta(ge=0)] = 3_600_000  # how long after its start another attempt may begin
+
+
+def check_of(policy: MigrationPolicy) -> GuestCheck:
+    """What a policy says about the guest at its destination."""
+    return GuestCheck(policy.verify, policy.probe, policy.verify_within_ms)
 
 
 class ByteSplit(Struct, frozen=True):
@@ -96,6 +129,8 @@ class MigrationSummary(Struct, frozen=True):
     bandwidth_bytes_s: int
     verified: bool
     split: ByteSplit
+    verdict: str = ""  # by what it was verified, or what was missing
+    lifeless: bool = False  # it gave no sign of life at all
 
 
 class OpenRequest(Struct, frozen=True):
@@ -130,6 +165,8 @@ class IncomingOrder(Struct, frozen=True):
     known_state: str = ""
     running: bool = True  # else it is paused, and stays so
     node: str = ""  # name or id of the node that is wanted; empty: the destination's cluster chooses
+    check: GuestCheck = field(default_factory=GuestCheck)
+    rolls_back: MigrationId | None = None  # the migration that this one is the way back of
 
 
 class IncomingReady(Struct, frozen=True):
@@ -164,14 +201,24 @@ class MigrationReport(Struct, frozen=True):
     vm_id: VmId
     epoch: int
     role: str  # source or destination
-    state: (
-        str  # source: open, moving, committed, verified, released, aborted; destination: prepared, ready, running, lost
-    )
+    state: str  # of migration.handover: open, moving, committed, settled, … or prepared, ready, running, …
     progress: MigrationProgress = field(default_factory=MigrationProgress)
     summary: MigrationSummary | None = None
     error_code: str = ""
     error_cause: str = ""
     error_next: str = ""
+    handed_over_at: float = 0.0  # at a source: when it was committed
+
+
+class Condition(Struct, frozen=True):
+    """How a guest is that was handed over: of its node to the source's, and of that to its controller.
+
+    ``well``; ``dead``: it has crashed, or its QEMU has gone, unasked; ``left``: it was stopped or has moved on, and
+    there is nothing to watch; ``silent``: its node does not answer.
+    """
+
+    state: Literal["well", "dead", "left", "silent"]
+    cause: str = ""
 
 
 class HandoverQuestion(Struct, frozen=True):
@@ -183,8 +230,11 @@ class HandoverQuestion(Struct, frozen=True):
 
 
 class HandoverAnswer(Struct, frozen=True):
-    """Source: pending, committed, aborted. Destination: pending, ready, running, lost, stopped."""
+    """Source: pending, committed, aborted. Destination: pending, ready, verifying, running, lost, stopped.
+
+    ``lost`` is also said of a guest that ran and is given back; ``epoch`` is the highest that was burned there, then.
+    """
 
     state: str
     epoch: int
-    alive: bool = False  # of a running guest: it was seen to do something
+    verdict: Verdict | None = None  # of one that runs

@@ -81,11 +81,14 @@ class Migration(Struct, frozen=True):
     attempt: int = 1
     retry_of: MigrationId | None = None  # the attempt before
     retried_by: MigrationId | None = None  # the one after
+    rolls_back: MigrationId | None = None  # the migration that this one is the way back of
+    rolled_back_by: MigrationId | None = None  # the way back
+    lost_since: float = 0.0  # of a guest that died and went on at its source: what it did from then on is lost
     begins_at: float = 0.0  # of a phase "waiting"
     epoch: int = 0
     source_node: str = ""
     target_node: str = ""
-    outcome: str = ""  # empty while under way; succeeded, failed, cancelled, rolled_back, taken_over
+    outcome: str = ""  # empty while under way; succeeded, unverified, failed, cancelled, rolled_back, taken_over
     progress: MigrationProgress = field(default_factory=MigrationProgress)
     summary: MigrationSummary | None = None
     problem: Problem | None = None

@@ -29,7 +29,7 @@ from novacron.workflow.journal import ENDED
 NAMES: Final = ("a", "b")
 MEMORY_BYTES: Final = 128 * MIB
 SMALL: Final = "novacron.hot=2048 novacron.cold=8192 novacron.rate=3000"  # the guest's workload: the last word counts
-POLICY: Final = MigrationPolicy(verify_window_ms=0)
+POLICY: Final = MigrationPolicy(verify_window_ms=0, on_unverified="keep")  # where it is, it is looked for
 SETTLED_S: Final = 60.0
 LOOK_S: Final = 0.1
 

@@ -16,7 +16,8 @@ from novacron.launch.chaos.strike import strike
 from novacron.protocol.resources import Migration
 
 LIMIT_S: Final = 240.0  # nothing that mends itself takes as long
-ENDS: Final = frozenset({"succeeded", "failed", "cancelled"})
+ARRIVED: Final = frozenset({"succeeded", "unverified"})
+ENDS: Final = ARRIVED | {"failed", "cancelled"}
 
 
 class Run(Struct):
@@ -72,12 +73,12 @@ async def _go(sites: Sites, drawn: Draw, usual_s: float, run: Run) -> None:
     run.hit = await strike(sites, drawn)
     arrived = _judge_end(run, await sites.ended(run.migration_id))
     _must(arrived == (sites.home is target), f"it has {'' if arrived else 'not '}arrived, and is at {sites.home.name}")
-    own_qemu = "target-qemu" if run.outcome == "succeeded" else "source-qemu"  # of the VM, when it was struck
+    own_qemu = "target-qemu" if run.outcome in ARRIVED else "source-qemu"  # of the VM, when it was struck
     may_be_cold = drawn.deed == KILL and run.hit and drawn.victim == own_qemu
     await _judge_guest(sites, run, before, said, may_be_cold=may_be_cold)
     if not arrived:
         await _move_undisturbed(sites, run)
-    run.resumed = run.outcome != "succeeded"
+    run.resumed = run.outcome not in ARRIVED
 
 
 def _judge_end(run: Run, attempts: list[Migration]) -> bool:
@@ -91,7 +92,7 @@ def _judge_end(run: Run, attempts: list[Migration]) -> bool:
         _must(one.outcome in ENDS, f"attempt {one.attempt} has ended as {one.outcome!r}")
         told = one.problem is not None and one.problem.cause and one.problem.next_command
         _must(one.outcome != "failed" or bool(told), f"attempt {one.attempt} failed without a cause or a next command")
-    return last.outcome == "succeeded"
+    return last.outcome in ARRIVED
 
 
 async def _judge_guest(sites: Sites, run: Run, before: dict[str, Any], said: int, *, may_be_cold: bool) -> None:

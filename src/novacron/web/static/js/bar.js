@@ -6,7 +6,7 @@ const COPIED = 0.96;
 const REACHED = { waiting: 0, prepare: 0, copy: 0, switchover: COPIED, ready: 0.97, committed: 0.98, verify: 0.99, window: 1, done: 1 };
 
 export function fraction(migration, before = 0) {
-  if (migration.outcome === "succeeded") return 1;
+  if (["succeeded", "unverified"].includes(migration.outcome)) return 1;
   const { done_bytes: done, total_bytes: total } = migration.progress;
   const copied = total ? Math.min(done / total, 1) * COPIED : 0;
   return Math.max(before, Math.min(Math.max(copied, REACHED[migration.phase] ?? 0), REACHED.verify));

@@ -19,7 +19,7 @@ function say(text) {
 }
 
 function underWay(migration) {
-  return !migration.outcome || (migration.outcome === "succeeded" && migration.phase === "window");
+  return !migration.outcome || (["succeeded", "unverified"].includes(migration.outcome) && migration.phase === "window");
 }
 
 function show(part_id, items, make) {

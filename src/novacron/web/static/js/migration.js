@@ -19,7 +19,7 @@ function facts(migration) {
       rounds: String(summary.rounds),
       "guest bytes": size(summary.guest_bytes),
       "on the wire": size(summary.wire_bytes),
-      verified: summary.verified ? "yes" : "no",
+      verified: [summary.verified ? "yes" : "no", summary.verdict].filter(Boolean).join(": "),
     };
   }
   return {

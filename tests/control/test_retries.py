@@ -2,19 +2,23 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from novacron.control.kinds import MIGRATIONS, VMS
 from novacron.control.recovery import Failure, classify, wait_s
+from novacron.core.clock import ManualClock
 from novacron.core.errors import NovaCronError
 from novacron.core.ids import MigrationId, new_id
 from novacron.core.units import PAGE_BYTES
 from novacron.hypervisor.errors import NoRoomError, QmpError
-from novacron.migration import destination
-from novacron.migration.errors import ConfigurationDiffersError
+from novacron.migration import destination, stall
+from novacron.migration.errors import ConfigurationDiffersError, StalledError
 from novacron.migration.handover import State
+from novacron.migration.meter import Meter
+from novacron.migration.ram import RamReceiver
 from novacron.protocol.migration import IncomingOrder, MigrationPolicy
 from novacron.wire.errors import ConnectionBrokenError
 from support.clusters import in_memory, two_clusters
@@ -152,10 +156,55 @@ async def test_an_attempt_that_begins_ends_the_one_that_its_source_gave_up(short
         assert (await a.ended(move.id)).outcome == "failed"
 
 
+async def test_a_migration_that_stands_still_is_named_given_up_and_tried_again(short_dir, monkeypatch):
+    pages, held = RamReceiver.pages, []
+
+    async def hang_once(receiver, body):
+        if not held:
+            held.append(receiver)
+        if receiver is held[0]:
+            await asyncio.Event().wait()  # a disk or a QEMU that hangs: the connections live
+        await pages(receiver, body)
+
+    monkeypatch.setattr(RamReceiver, "pages", hang_once)
+    async with two_clusters(short_dir, in_memory()) as (a, b):
+        await a.boot_small()
+        move = await a.migrate("demo", "site-b", msgspec.structs.replace(QUICK, stall_after_ms=1500))
+        named = await a.until(MIGRATIONS, move.id, lambda found: found.progress.stalled_ms)
+        assert named.progress.note.startswith("stalled: nothing has moved for")
+        first = await a.ended(move.id)
+        assert (first.outcome, first.failure, first.problem.code) == ("failed", "stall", "migration_stalled")
+        assert (await a.ended(first.retried_by)).outcome == "succeeded"
+        await b.until(VMS, "demo", lambda found: found.state == "running")
+
+
+async def test_a_rate_that_was_asked_for_is_no_stall():
+    clock, meter = ManualClock(), Meter(ManualClock(), phase="copy")
+    channel = SimpleNamespace(held_back=True)
+    watching = asyncio.create_task(stall.watch(meter, channel, clock, 10))
+    await asyncio.sleep(0)
+    for _ in range(100):
+        await clock.advance(1)
+    assert not watching.done()
+    assert meter.stalled_s == 0
+    channel.held_back = False
+    for _ in range(8):
+        await clock.advance(1)
+    assert meter.progress().note == "stalled: nothing has moved for 8 s"
+    meter.phase = "committed"  # from here on nobody gives anything up
+    await clock.advance(1)
+    assert meter.stalled_s == 0
+    meter.phase = "switchover"
+    await clock.advance(100)
+    with pytest.raises(StalledError, match="in phase switchover"):
+        await watching
+
+
 @pytest.mark.parametrize(
     ("error", "failure"),
     [
         (ConnectionBrokenError, Failure.LINK),
+        (StalledError, Failure.STALL),
         (NoRoomError, Failure.ROOM),
         (QmpError, Failure.IO),
         (ConfigurationDiffersError, Failure.VERSION),

@@ -53,6 +53,7 @@ DEFAULT = "  [default: the setting migrate."
     help=f"Where the guest goes that does not show it, or dies within the window.{DEFAULT}on_unverified]",
 )
 @click.option("--verify-window", type=DURATION, help=f"How long a rollback stays possible.{DEFAULT}verify_window_ms]")
+@click.option("--stall-after", type=DURATION, help=f"How long nothing may move in it.{DEFAULT}stall_after_ms]")
 @click.option("--retry-for", type=DURATION, help=f"How long one that broke is begun again.{DEFAULT}retry_for_ms]")
 @click.option("--plan", "plans", is_flag=True, help="Say how it would go, and do nothing.")
 @click.option("--plan-id", metavar="PLAN", default="", help="Do what that plan says, or refuse when it holds no more.")
@@ -78,6 +79,7 @@ def command(
     verify_within: int | None,
     on_unverified: str | None,
     verify_window: int | None,
+    stall_after: int | None,
     retry_for: int | None,
     plans: bool,
     plan_id: str,
@@ -97,6 +99,7 @@ def command(
         "migrate.verify_within_ms": verify_within,
         "migrate.on_unverified": on_unverified,
         "migrate.verify_window_ms": verify_window,
+        "migrate.stall_after_ms": stall_after,
         "migrate.retry_for_ms": retry_for,
         "migrate.streams": streams,
         "migrate.compression_level": level,

@@ -21,5 +21,6 @@ def policy_of(
         on_unverified=wanted.on_unverified,
         verify_window_ms=wanted.verify_window_ms,
         move_disks=move_disks,
+        stall_after_ms=wanted.stall_after_ms,
         retry_for_ms=wanted.retry_for_ms,
     )

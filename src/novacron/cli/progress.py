@@ -22,6 +22,7 @@ REACHED: Final[Mapping[str, float]] = {
     "done": 1.0,
 }
 ARRIVED: Final = frozenset({"succeeded", "unverified"})
+CANCELLABLE: Final = frozenset({"prepare", "copy", "switchover"})
 WORDS: Final[Mapping[str, str]] = {
     "waiting": "waiting",
     "prepare": "getting the other side ready",
@@ -85,10 +86,15 @@ def _rates(migration: Migration) -> list[str]:
 
 
 def options(migration: Migration, context_flag: str) -> str:
-    """What can be done about a migration that does not converge; an empty text when it does."""
-    if migration.progress.converging is not False or migration.outcome or migration.phase not in {"prepare", "copy"}:
+    """What can be done about a migration that stalls or does not converge; an empty text when it goes on well."""
+    progress = migration.progress
+    if (
+        (progress.converging is not False and not progress.stalled_ms)
+        or migration.outcome
+        or migration.phase not in CANCELLABLE
+    ):
         return ""
-    note = migration.progress.note or "will not converge at this rate"
+    note = progress.note or "will not converge at this rate"
     return f"{note}\n  novacron migration cancel {migration.id}{context_flag}"
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from novacron.migration.errors import HandoverPendingError, NodeRestartedError
+from novacron.migration.errors import HandoverPendingError, NodeRestartedError, StalledError
 
 
 class Failure(StrEnum):
     """Classes of failures, by what a person would do about them."""
 
     LINK = "link"  # the way between the two sites, or a process on it that is started again
+    STALL = "stall"  # nothing moved, though the connections lived
     PEER = "peer"  # what was made ready over there has gone
     ROOM = "room"  # memory or disk is missing over there
     IO = "io"  # a disk or a QEMU gave up
@@ -37,6 +38,7 @@ _CODES: Final = {
     "node_unreachable": Failure.LINK,
     "unreachable": Failure.LINK,
     NodeRestartedError.code: Failure.LINK,
+    StalledError.code: Failure.STALL,
     HandoverPendingError.code: Failure.PEER,
     "stale_epoch": Failure.PEER,
     "journal_contradiction": Failure.PEER,
@@ -55,6 +57,7 @@ _CODES: Final = {
 }
 _RULES: Final = {
     Failure.LINK: Rule(1.0, 60.0),
+    Failure.STALL: Rule(1.0, 60.0),
     Failure.PEER: Rule(1.0, 60.0),
     Failure.IO: Rule(5.0, 5.0, attempts=2),
 }

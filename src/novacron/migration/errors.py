@@ -5,6 +5,7 @@ MigrationError
 ├── ConfigurationDiffersError  the two sides would not run the same machine              (before the guest stops)
 ├── ChannelProtocolError       the other node sent what it may not send now
 ├── QemuFailedError            a QEMU gave up; its own words are kept
+├── StalledError               nothing moved for a while, and the connections lived
 ├── NodeRestartedError         the source's node was started again before the hand-over
 ├── StaleEpochError            a message of a given-up attempt
 ├── MigrationCancelledError    somebody asked for the end
@@ -46,6 +47,12 @@ class QemuFailedError(MigrationError):
     """A QEMU gave the migration up."""
 
     code = "qemu_migration_failed"
+
+
+class StalledError(MigrationError):
+    """Nothing moved for a while, and the connections lived."""
+
+    code = "migration_stalled"
 
 
 class NodeRestartedError(MigrationError):

@@ -29,6 +29,7 @@ class Meter:
     throttle_percent: int = 0
     compression_level: int = 0
     note: str = ""
+    stalled_s: float = 0.0  # for how long nothing has moved, once that is worth a word
     ram: Traffic = field(default_factory=Traffic)
     disk: Traffic = field(default_factory=Traffic)
     relayed_bytes: int = 0
@@ -123,7 +124,8 @@ class Meter:
             throttle_percent=self.throttle_percent,
             compression_level=self.compression_level,
             converging=True if settled else self.converging,
-            note=self.note,
+            note=f"stalled: nothing has moved for {self.stalled_s:.0f} s" if self.stalled_s else self.note,
+            stalled_ms=round(self.stalled_s * 1000),
             split=total.split(),
         )
 

@@ -73,6 +73,7 @@ class MigrationPolicy(Struct, frozen=True):
     on_unverified: OnUnverified = "rollback"
     verify_window_ms: Annotated[int, Meta(ge=0)] = 30_000
     move_disks: bool = True
+    stall_after_ms: Annotated[int, Meta(ge=100)] = 60_000  # of an attempt in which nothing moves, until it is given up
     retry_for_ms: Annotated[int, Meta(ge=0)] = 3_600_000  # how long after its start another attempt may begin
 
 
@@ -113,6 +114,7 @@ class MigrationProgress(Struct, frozen=True):
     throttle_percent: int = 0  # of CPU time taken from the guest, so that it converges
     converging: bool | None = None
     note: str = ""
+    stalled_ms: int = 0  # for how long nothing has moved, once it is named as stalled
     split: ByteSplit = field(default_factory=ByteSplit)
 
 

@@ -92,7 +92,7 @@ class Migration(Struct, frozen=True):
     progress: MigrationProgress = field(default_factory=MigrationProgress)
     summary: MigrationSummary | None = None
     problem: Problem | None = None
-    failure: str = ""  # what it failed for: link, peer, room, io, version, other
+    failure: str = ""  # what it failed for: link, stall, peer, room, io, version, other
     started_at: float = 0.0
     ended_at: float = 0.0
     attestation: str = ""  # an operator's word that the other side is fenced, by which the VM was taken over

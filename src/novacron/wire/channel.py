@@ -42,6 +42,7 @@ class ParallelChannel:
     def __init__(self, connections: list[Connection], *, pacing: TokenBucket | None = None) -> None:
         self._connections = connections
         self._pacing = pacing
+        self._waiting = 0  # sends that are held back by it
         self._outgoing: asyncio.Queue[tuple[int, int, bytes | bytearray | memoryview]] = asyncio.Queue(1)
         self._sent = 0
         self._early: dict[int, Frame] = {}
@@ -65,6 +66,11 @@ class ParallelChannel:
     def wire_bytes_sent(self) -> int:
         """Bytes of all frames sent, TLS records not counted."""
         return sum(connection.bytes_sent for connection in self._connections)
+
+    @property
+    def held_back(self) -> bool:
+        """Whether a frame waits for this channel's own rate."""
+        return self._waiting > 0
 
     @property
     def streams(self) -> int:
@@ -105,7 +111,11 @@ class ParallelChannel:
         After a cancellation the channel is broken: its order has a hole.
         """
         if self._pacing is not None:
-            await self._pacing.take(len(body))
+            self._waiting += 1
+            try:
+                await self._pacing.take(len(body))
+            finally:
+                self._waiting -= 1
         number, self._sent = self._sent, self._sent + 1
         try:
             await self._unless_failed(self._outgoing.put((number, kind, body)))

@@ -1,7 +1,5 @@
 """A guest that has arrived is looked at, and goes back by itself when it is not well; nothing runs twice."""
 
-import stat
-
 import pytest
 
 from novacron.agent.journal import Journal
@@ -10,7 +8,7 @@ from novacron.core.ids import MigrationId
 from novacron.hypervisor.memory.machine import MemoryMachine
 from novacron.migration.handover import State
 from novacron.protocol.migration import MigrationPolicy
-from support.clusters import in_memory, two_clusters
+from support.clusters import in_memory, put_program, two_clusters
 
 SOON = 200
 LONG = MigrationPolicy(verify_window_ms=600_000)
@@ -34,12 +32,7 @@ def journal(site) -> Journal:
 
 
 def put_probe(site, name, script):
-    folder = site.probes_dir("node-1")
-    folder.mkdir(exist_ok=True)
-    path = folder / name
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return path
+    return put_program(site.probes_dir("node-1"), name, script)
 
 
 async def machine_at(site, vm_id):

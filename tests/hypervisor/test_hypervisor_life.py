@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ from support.pair import VM, Pair, console, small_spec
 pytestmark = pytest.mark.xdist_group("qemu-2")
 LOUD = "console=ttyS0 panic=-1 novacron.seed=7 novacron.hot=64 novacron.cold=64 novacron.rate=100"
 SLOW_S = 60
+RARP = 0x8035
 
 
 def loud(**more) -> VmSpec:
@@ -109,6 +111,15 @@ async def test_a_card_is_in_the_hosts_bridge_while_the_vm_runs(make_driver):
         machine = await driver.start(VM)
         ports = list(Path(f"/sys/class/net/{name}/brif").iterdir())
         assert len(ports) == 1
+        await asyncio.to_thread(subprocess.run, ["ip", "link", "set", name, "up"], check=True)
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(RARP)) as heard:
+            heard.bind((name, RARP))
+            heard.setblocking(False)
+            await machine.announce()
+            for _ in range(3):  # several rounds: one may be lost
+                async with asyncio.timeout(30):
+                    frame = await asyncio.get_running_loop().sock_recv(heard, 2048)
+                assert frame[:12].hex(":") == "ff:ff:ff:ff:ff:ff:52:54:00:00:00:03"
         await machine.kill()
         assert not ports[0].exists()
     finally:

@@ -89,7 +89,9 @@ class ClusterUnderTest:
             ),
             credentials=credentials,
             clock=CLOCK,
-            operator=Operator(probes_dir=self.probes_dir(name), node=name, cluster=self.name),
+            operator=Operator(
+                probes_dir=self.probes_dir(name), hooks_dir=self.hooks_dir(name), node=name, cluster=self.name
+            ),
         )
         await agent.start(listener, address)
         attending = asyncio.create_task(membership.attend(member, credentials, data, address, CLOCK))
@@ -100,6 +102,10 @@ class ClusterUnderTest:
     def probes_dir(self, node: str) -> Path:
         """Where a node's operator would put probes."""
         return self.directory / f"{node}-probes"
+
+    def hooks_dir(self, node: str) -> Path:
+        """The same of hooks."""
+        return self.directory / f"{node}-hooks"
 
     async def stop_node(self, name: str) -> None:
         agent, attending = self.agents.pop(name)
@@ -209,6 +215,15 @@ class ClusterUnderTest:
             finally:
                 pumping.cancel()
                 await asyncio.gather(pumping, return_exceptions=True)
+
+
+def put_program(folder: Path, name: str, script: str) -> Path:
+    """A program of a node's operator."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o700)
+    return path
 
 
 async def _chunks(path: Path):

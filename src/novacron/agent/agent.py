@@ -13,6 +13,7 @@ from novacron.agent.arrivals import Arrivals
 from novacron.agent.content_cache import ContentCache
 from novacron.agent.errors import JournalLostError
 from novacron.agent.events import Events
+from novacron.agent.hooks import Hooks
 from novacron.agent.images import Images
 from novacron.agent.incoming import IncomingMigrations
 from novacron.agent.journal import Journal
@@ -93,6 +94,7 @@ class Agent:
         self._driver = make_driver(self._images.path)
         self._vms = Vms(self._driver, self._journal, self._events)
         ram_images = RamImages(data_dir / "cache")
+        self._hooks = Hooks(self._driver, operator, clock)
         self._outgoing = OutgoingMigrations(
             driver=self._driver,
             journal=self._journal,
@@ -101,9 +103,10 @@ class Agent:
             credentials=credentials,
             clock=clock,
             ram_images=ram_images,
+            hooks=self._hooks,
         )
         self._arrivals = Arrivals(
-            driver=self._driver, journal=self._journal, vms=self._vms, clock=clock, operator=operator
+            driver=self._driver, journal=self._journal, vms=self._vms, clock=clock, operator=operator, hooks=self._hooks
         )
         self._incoming = IncomingMigrations(
             driver=self._driver,
@@ -114,6 +117,7 @@ class Agent:
             clock=clock,
             ram_images=ram_images,
             arrivals=self._arrivals,
+            hooks=self._hooks,
         )
         self._recalls = Recalls(journal=self._journal, vms=self._vms, outgoing=self._outgoing, credentials=credentials)
         self._orphans = Orphans(self._driver, self._journal, ram_images)
@@ -166,6 +170,7 @@ class Agent:
         await self._outgoing.close()
         await self._incoming.close()
         await self._arrivals.close()
+        await self._hooks.close()
         await self._driver.detach()
         await self._journal.close()
 

@@ -11,6 +11,7 @@ import msgspec
 
 from novacron.agent import programs
 from novacron.agent.errors import ProbeUnknownError
+from novacron.agent.hooks import Hooks, vm_facts
 from novacron.agent.journal import Facts, Journal
 from novacron.agent.operator import Operator
 from novacron.agent.programs import Ended
@@ -36,12 +37,15 @@ WELL, LEFT = Condition("well"), Condition("left")
 class Arrivals:
     """What becomes of guests once they were let run here."""
 
-    def __init__(self, *, driver: Driver, journal: Journal, vms: Vms, clock: Clock, operator: Operator) -> None:
+    def __init__(
+        self, *, driver: Driver, journal: Journal, vms: Vms, clock: Clock, operator: Operator, hooks: Hooks
+    ) -> None:
         self._driver = driver
         self._journal = journal
         self._vms = vms
         self._clock = clock
         self._operator = operator
+        self._hooks = hooks
         self._verdicts: dict[MigrationId, asyncio.Task[Verdict]] = {}
         self._attending: dict[MigrationId, asyncio.Task[None]] = {}
 
@@ -57,14 +61,14 @@ class Arrivals:
         if wanted.probe and programs.find(self._operator.probes_dir, wanted.probe) is None:
             there = ", ".join(programs.names(self._operator.probes_dir)) or "none"
             raise ProbeUnknownError(
-                f"the node {self._operator.node} has no probe {wanted.probe} (there: {there})",
+                f"{self._operator.place} has no probe {wanted.probe} (there: {there})",
                 next_command="novacron migrate with another --probe, or put that program into the node's probes_dir",
             )
 
     async def verdict(self, attempt: Attempt) -> Verdict:
         """What the guest is found to be, looked at once by this process; a cancellation leaves the look going."""
         if attempt.migration_id not in self._verdicts:
-            self._verdicts[attempt.migration_id] = asyncio.create_task(self._look_at(attempt))
+            self._verdicts[attempt.migration_id] = asyncio.create_task(self._see(attempt))
         return await asyncio.shield(self._verdicts[attempt.migration_id])
 
     def attend(self, attempt: Attempt, machine: Machine) -> None:
@@ -88,6 +92,7 @@ class Arrivals:
                     await machine.kill()
                 await self._journal.change(lambda: self._given_back(attempt))
                 await self._driver.collapse(vm_id)
+                self._hooks.begin("left", attempt)
         await self._vms.publish(vm_id)
         return HandoverAnswer(str(State.LOST), self._journal.claim(vm_id).burned)
 
@@ -103,6 +108,16 @@ class Arrivals:
         if attempt.peer_node != str(peer):
             raise StaleEpochError(f"{peer} is not the source of migration {question.migration_id}")
         return attempt
+
+    async def _see(self, attempt: Attempt) -> Verdict:
+        """The operator's programs run beside the look: a probe may need what they do."""
+        looking = asyncio.create_task(self._look_at(attempt))
+        try:
+            notes = await self._hooks.run("arrived", attempt)
+            return msgspec.structs.replace(await looking, notes=notes)
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
 
     async def _look_at(self, attempt: Attempt) -> Verdict:
         if attempt.power != "running":
@@ -121,7 +136,7 @@ class Arrivals:
         return await verify(machine, self._clock, attempt.check, probe if attempt.check.probe else None)
 
     def _facts(self, attempt: Attempt, spec: VmSpec) -> dict[str, str]:
-        return {**self._operator.facts, "MIGRATION_ID": attempt.migration_id, **vm_facts(spec, attempt.vm_id)}
+        return {**self._operator.facts, "MIGRATION_ID": attempt.migration_id, **vm_facts(attempt.vm_id, spec)}
 
     async def _attend(self, machine: Machine) -> None:
         async with machine.events() as events:
@@ -162,13 +177,3 @@ class Arrivals:
             return bool(await sign_of_life(machine, self._clock, self._clock.monotonic() + SECOND_LOOK_S))
         except QemuDiedError:
             return False
-
-
-def vm_facts(spec: VmSpec, vm_id: str) -> dict[str, str]:
-    """What programs of the operator are told of a VM."""
-    return {
-        "VM_NAME": spec.name,
-        "VM_ID": vm_id,
-        "VM_MACS": " ".join(nic.mac for nic in spec.nics),
-        "VM_BRIDGES": " ".join(nic.bridge or "-" for nic in spec.nics),
-    }

@@ -4,6 +4,7 @@ AgentError
 ├── VmNotHereError       this node has no such VM, or does not own it
 ├── ImageMissingError    an image has not come whole yet
 ├── ProbeUnknownError    this node's operator has put no such probe here
+├── HookFailedError      a program of this node's operator does not let a VM come
 ├── JournalLostError     VMs are here, and the journal that says whose they are is not
 └── MigrationUnknownError
 """
@@ -37,6 +38,14 @@ class ProbeUnknownError(AgentError, ConflictError):
     """This node's operator has put no such probe here."""
 
     code = "probe_unknown"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status
+
+
+class HookFailedError(AgentError, ConflictError):
+    """A program of this node's operator does not let a VM come."""
+
+    code = "hook_failed"
     exit_code = ConflictError.exit_code
     http_status = ConflictError.http_status
 

@@ -17,6 +17,7 @@ import structlog
 from novacron.agent import donors
 from novacron.agent.arrivals import Arrivals
 from novacron.agent.events import Events
+from novacron.agent.hooks import Hooks
 from novacron.agent.journal import Facts, Journal
 from novacron.agent.ram_images import RamImages
 from novacron.agent.vms import Vms
@@ -72,6 +73,7 @@ class IncomingMigrations:
         clock: Clock,
         ram_images: RamImages,
         arrivals: Arrivals,
+        hooks: Hooks,
     ) -> None:
         self._driver = driver
         self._journal = journal
@@ -79,6 +81,7 @@ class IncomingMigrations:
         self._events = events
         self._ram_images = ram_images
         self._arrivals = arrivals
+        self._hooks = hooks
         self._credentials = credentials
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
@@ -143,6 +146,14 @@ class IncomingMigrations:
             check=order.check,
         )
         handover.prepare(self._journal.find_claim(order.vm_id), wanted)  # refused before anything is made
+        try:
+            await self._hooks.arriving(wanted, order.spec)
+            await self._make_ready(order, wanted)
+        except BaseException:
+            self._hooks.begin("left", wanted)
+            raise
+
+    async def _make_ready(self, order: IncomingOrder, wanted: Attempt) -> None:
         facts = self._journal.facts(order.vm_id)
         known = bool(order.known_state) and facts.cache_state == order.known_state
         filled = known or self._driver.has_disks(order.vm_id, order.spec)
@@ -256,7 +267,8 @@ class IncomingMigrations:
     async def report(self, migration_id: MigrationId) -> MigrationReport:
         """This node's word on it."""
         attempt = self._journal.attempt(migration_id)
-        return MigrationReport(migration_id, attempt.vm_id, attempt.epoch, "destination", str(attempt.state))
+        report = MigrationReport(migration_id, attempt.vm_id, attempt.epoch, "destination", str(attempt.state))
+        return msgspec.structs.replace(report, notes=self._hooks.notes(migration_id))
 
     async def _ready(self, attempt: Attempt) -> None:
         await self._journal.change(
@@ -376,8 +388,11 @@ class IncomingMigrations:
     async def _lose(self, attempt: Attempt) -> None:
         """Recorded first: what is lost never runs. The next attempt finds what is kept of it: it waits meanwhile."""
         async with self._vms.lock(attempt.vm_id):
+            known = self._journal.attempt(attempt.migration_id).state is State.LOST
             await self._journal.change(lambda: (None, handover.lose(self._journal.attempt(attempt.migration_id)), None))
             await self.drop(attempt)
+            if not known:
+                self._hooks.begin("left", attempt)
 
     async def drop(self, attempt: Attempt) -> None:
         """What was made ready for an attempt that is lost ends. What had come is kept: the next one sends the rest."""

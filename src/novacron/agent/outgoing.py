@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from novacron.agent.events import Events
+from novacron.agent.hooks import Hooks, Moment
 from novacron.agent.journal import Journal
 from novacron.agent.ram_images import RamImages
 from novacron.agent.vms import Vms
@@ -78,6 +79,7 @@ class OutgoingMigrations:
         credentials: Credentials,
         clock: Clock,
         ram_images: RamImages,
+        hooks: Hooks,
     ) -> None:
         self._driver = driver
         self._journal = journal
@@ -86,6 +88,7 @@ class OutgoingMigrations:
         self._credentials = credentials
         self._clock = clock
         self._ram_images = ram_images
+        self._hooks = hooks
         self._moves: dict[MigrationId, _Move] = {}
         self._shadows: dict[VmId, mmap.mmap] = {}  # of attempts that failed: the next one leans on them
         self.address = ""  # where this node serves
@@ -185,6 +188,7 @@ class OutgoingMigrations:
         released = handover.release(attempt)
         await self._end_paused(attempt.vm_id)
         await self._journal.change(lambda: (None, released, None))
+        self.tell_operator("released", attempt)
         return Nothing()
 
     async def ask(self, peer: SpiffeId, question: HandoverQuestion) -> HandoverAnswer:
@@ -259,6 +263,7 @@ class OutgoingMigrations:
             await self._keep(vm_id, migration_id, move.source.shadow)
             move.source = None  # it holds as much memory as the guest
         await self._journal.change(lambda: (None, handover.settle(self._journal.attempt(migration_id)), None))
+        self.tell_operator("left", self._journal.attempt(migration_id))
 
     async def _keep(self, vm_id: VmId, migration_id: MigrationId, shadow: mmap.mmap) -> None:
         """What the destination's RAM was at the hand-over: the way back is told against it."""
@@ -279,8 +284,11 @@ class OutgoingMigrations:
 
     async def _abort(self, migration_id: MigrationId, vm_id: VmId) -> None:
         """Recorded first: no late message may hand over a VM that runs here again."""
+        known = self._journal.attempt(migration_id)
         await self._journal.change(lambda: (None, handover.abort(self._journal.attempt(migration_id)), None))
         await self.bring_back(vm_id)
+        if known.state is not State.ABORTED:
+            self.tell_operator("returned", known)
 
     async def bring_back(self, vm_id: VmId) -> None:
         """A VM that is this node's again goes on, when it lives."""
@@ -352,6 +360,11 @@ class OutgoingMigrations:
 
         await self._journal.change(decide)
         await self.bring_back(attempt.vm_id)
+        self.tell_operator("returned", attempt)
+
+    def tell_operator(self, moment: Moment, attempt: Attempt) -> None:
+        """Run the operator's programs of that moment; what fails is noted."""
+        self._hooks.begin(moment, attempt, lambda: self._publish(attempt.migration_id))
 
     async def _end_paused(self, vm_id: VmId) -> None:
         """The instance that handed over ends; nothing is left but files."""
@@ -381,6 +394,7 @@ class OutgoingMigrations:
             "source",
             str(attempt.state),
             handed_over_at=attempt.handed_over_at,
+            notes=self._hooks.notes(migration_id),
         )
         if move is None:
             return report

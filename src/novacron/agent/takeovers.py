@@ -83,6 +83,7 @@ class TakeOvers:
             await self._outgoing.stop_pursuing(attempt.migration_id)
             await self._own(request)
             await self._outgoing.bring_back(request.vm_id)
+            self._outgoing.tell_operator("returned", attempt)
         else:
             await self._incoming.take_over(attempt, request.attestation)
         self._tell(taken)
@@ -110,6 +111,7 @@ class TakeOvers:
             await self._incoming.drop(attempt)
         else:
             await self._vms.end_all(attempt.vm_id)
+            self._outgoing.tell_operator("left", attempt)
             await self._vms.publish(attempt.vm_id)
         return HandoverAnswer(STOOD_DOWN, question.epoch)
 

@@ -73,6 +73,7 @@ def show(session: Session, migration: str) -> None:
         ("the way back of", value.rolls_back or ""),
         ("comes back by", value.rolled_back_by or ""),
         ("lost", f"what the guest did from {moment(value.lost_since)} on" if value.lost_since else ""),
+        ("notes", "\n".join(value.notes)),
         ("note", options(value, session.context_flag)),
         ("begun", moment(value.started_at)),
         ("ended", moment(value.ended_at)),

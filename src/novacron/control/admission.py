@@ -8,7 +8,7 @@ import structlog
 from novacron.control import series, specs
 from novacron.control.errors import MigrationRefusedError
 from novacron.control.kinds import MIGRATIONS, NODES, PEERS, VMS
-from novacron.control.mirror import INCOMING, follow_migration
+from novacron.control.mirror import INCOMING, follow_migration, noted
 from novacron.control.nodes import Nodes
 from novacron.control.unverified import DIED, ROLLED_BACK, UNVERIFIED
 from novacron.control.vms import Vms
@@ -97,7 +97,7 @@ class Admission:
             known = MIGRATIONS.find(tx, report.migration_id)
             if known is None or known.value.direction != INCOMING or known.value.outcome:
                 return
-            followed = follow_migration(known.value, report)
+            followed = noted(follow_migration(known.value, report), report)
             if report.state == "settled":
                 well = report.summary is None or report.summary.verified
                 outcome = "succeeded" if well else UNVERIFIED

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from novacron.control import attempts, recovery, series, specs, unverified
+from novacron.control import attempts, mirror, recovery, series, specs, unverified
 from novacron.control.attempts import Wanted
 from novacron.control.errors import NodeUnreachableError
 from novacron.control.kinds import MIGRATIONS, VMS
@@ -185,6 +185,7 @@ class MigrateWorkflow:
             settled = msgspec.structs.replace(
                 migration, phase="window", outcome="succeeded", progress=progress, summary=report.summary
             )
+            settled = mirror.noted(settled, report)
             if (summary := report.summary) is not None and not summary.verified:
                 settled = self._unverified(tx, job, settled, summary)
             series.follow(tx, migration, settled, self._clock.now())

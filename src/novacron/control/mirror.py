@@ -58,6 +58,13 @@ def follow_arrival(known: Migration, report: MigrationReport, now: float) -> Mig
     return msgspec.structs.replace(known, outcome="failed", problem=problem, ended_at=now)
 
 
+def noted(known: Migration, report: MigrationReport) -> Migration:
+    """The record with what a node notes of a migration, also of one that has ended."""
+    said = (*report.notes, *(report.summary.notes if report.summary else ()))
+    new = tuple(note for note in dict.fromkeys(said) if note not in known.notes)
+    return msgspec.structs.replace(known, notes=known.notes + new) if new else known
+
+
 def follow_migration(known: Migration, report: MigrationReport) -> Migration:
     """The record after a node's word on a migration that is under way; its outcome is not a node's to say."""
     if known.outcome or report.epoch < known.epoch:

@@ -275,12 +275,12 @@ def _follow(tx: Transaction, report: MigrationReport, now: float) -> None:
     found = MIGRATIONS.find(tx, report.migration_id)
     if found is None:
         return
-    known = found.value
+    known = mirror.noted(found.value, report)
     if report.role == "destination":
         followed = mirror.follow_arrival(known, report, now)
     else:
         followed = mirror.follow_migration(known, report) if known.direction == mirror.OUTGOING else known
-    series.follow(tx, known, followed, now)
+    series.follow(tx, found.value, followed, now)
 
 
 def _put_vm(tx: Transaction, vm: Vm) -> None:

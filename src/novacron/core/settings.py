@@ -55,6 +55,8 @@ class NodeSettings(Struct, frozen=True):
     listen: Address = "127.0.0.1:7441"  # for the controller and other nodes
     advertise: Address = ""  # where nodes of other sites reach it, if not as bound
     name: str = ""  # empty: the host's name
+    hooks_dir: str = ""  # programs that are run when VMs come and go; empty: none
+    hook_timeout_ms: Annotated[int, Meta(ge=100, le=20_000)] = 10_000  # of each of them
     probes_dir: str = ""  # programs that look at guests that have arrived; empty: none
     controller: Address = ""  # where its controller is now, if it has moved since the node joined
 

@@ -100,6 +100,10 @@ class Machine(Protocol):
         """Hold the guest."""
         ...
 
+    async def announce(self) -> None:
+        """Tell the networks, a few times, that its network cards are here now; harmless without any."""
+        ...
+
     async def powerdown(self) -> None:
         """Press the power button."""
         ...

@@ -48,6 +48,8 @@ async def serving_node(settings: NodeSettings, invitation: str) -> AsyncIterator
             clock=clock,
             operator=Operator(
                 probes_dir=Path(settings.probes_dir) if settings.probes_dir else None,
+                hooks_dir=Path(settings.hooks_dir) if settings.hooks_dir else None,
+                hook_timeout_s=settings.hook_timeout_ms / 1000,
                 node=member.name,
                 cluster=member.cluster_name,
             ),
@@ -82,6 +84,7 @@ async def _member(settings: NodeSettings, data_dir: Path, invitation: str, addre
 @click.option("--listen", help="HOST:PORT for the controller and other nodes.")
 @click.option("--advertise", help="HOST:PORT at which nodes of other sites reach it, if not as bound.")
 @click.option("--probes-dir", help="Folder of programs that look at guests that have arrived.")
+@click.option("--hooks-dir", help="Folder of programs that are run when VMs come and go.")
 @click.option("--name", help="Name of the node, given when it joins.")
 @click.option("--controller", metavar="HOST:PORT", help="Where its controller is now, if it has moved.")
 @click.option("--invitation", default="", help="Text of `novacron node invite`, or @FILE; needed once.")

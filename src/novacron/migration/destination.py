@@ -23,6 +23,7 @@ from novacron.hypervisor.driver import Machine, MachineState
 from novacron.hypervisor.nbd.client import NbdClient
 from novacron.hypervisor.nbd.messages import ALLOCATION
 from novacron.hypervisor.spec import canonical_digest
+from novacron.migration.announce import announce
 from novacron.migration.beside import beside
 from novacron.migration.disks import DiskReceiver, since
 from novacron.migration.errors import (
@@ -281,8 +282,10 @@ async def take_possession(machine: Machine, *, running: bool, record: Callable[[
     """Close the exports, record the ownership, let the guest run. May be repeated, also by another process."""
     await machine.end_exports()
     await record()
-    if running and await machine.state() is not MachineState.RUNNING:
-        await machine.resume()
+    if running:
+        if await machine.state() is not MachineState.RUNNING:
+            await machine.resume()
+        await announce(machine)
 
 
 def _mapped(path: Path) -> mmap.mmap:

@@ -155,4 +155,5 @@ class Meter:
             split=total.split(),
             verdict=verdict.word,
             lifeless=verdict.lifeless,
+            notes=verdict.notes,
         )

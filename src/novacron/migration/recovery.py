@@ -5,6 +5,7 @@ from typing import Final
 from novacron.core.clock import Clock
 from novacron.hypervisor.driver import Machine, MachineState
 from novacron.hypervisor.errors import QemuDiedError, QmpError
+from novacron.migration.announce import announce
 from novacron.migration.errors import QemuFailedError
 
 UNDER_WAY: Final = frozenset({"setup", "active", "pre-switchover", "device", "wait-unplug", "cancelling"})
@@ -28,6 +29,7 @@ async def take_back(machine: Machine, clock: Clock, *, running: bool) -> None:
     while running:
         state = await machine.state()
         if state is MachineState.RUNNING:
+            await announce(machine)  # the other side may have done so, while its state came in
             return
         if state is MachineState.GONE:
             raise QemuDiedError(f"the QEMU of {machine.vm_id} is gone")

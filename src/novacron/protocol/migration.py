@@ -30,6 +30,8 @@ Verify = Literal["any", "agent"]
 OnUnverified = Literal["rollback", "keep"]
 ProgramName = Annotated[str, Meta(max_length=63, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")]
 
+Notes = Annotated[tuple[Annotated[str, Meta(max_length=1000)], ...], Meta(max_length=64)]
+
 
 class GuestCheck(Struct, frozen=True):
     """What counts as a guest that has arrived well, within ``within_ms``.
@@ -49,6 +51,7 @@ class Verdict(Struct, frozen=True):
     alive: bool
     word: Annotated[str, Meta(max_length=600)] = ""
     lifeless: bool = False  # it gave no sign at all: it has done nothing since it arrived
+    notes: Notes = ()  # what failed beside it, of the operator's programs
 
 
 class MigrationPolicy(Struct, frozen=True):
@@ -133,6 +136,7 @@ class MigrationSummary(Struct, frozen=True):
     split: ByteSplit
     verdict: str = ""  # by what it was verified, or what was missing
     lifeless: bool = False  # it gave no sign of life at all
+    notes: Notes = ()  # what failed at the destination beside it
 
 
 class OpenRequest(Struct, frozen=True):
@@ -210,6 +214,7 @@ class MigrationReport(Struct, frozen=True):
     error_cause: str = ""
     error_next: str = ""
     handed_over_at: float = 0.0  # at a source: when it was committed
+    notes: Notes = ()  # what failed of the operator's programs
 
 
 class Condition(Struct, frozen=True):

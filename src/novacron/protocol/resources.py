@@ -92,6 +92,7 @@ class Migration(Struct, frozen=True):
     progress: MigrationProgress = field(default_factory=MigrationProgress)
     summary: MigrationSummary | None = None
     problem: Problem | None = None
+    notes: tuple[str, ...] = ()  # what failed beside it: programs of the nodes' operators
     failure: str = ""  # what it failed for: link, stall, peer, room, io, version, other
     started_at: float = 0.0
     ended_at: float = 0.0

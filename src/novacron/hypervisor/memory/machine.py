@@ -57,6 +57,7 @@ class MemoryMachine:
         self.ram_path = ram_path
         self.run_dir = run_dir
         self.disks = disks
+        self.announced = 0  # times
         self.settled = not incoming  # it is the VM, not what waits to become it
         self._state = MachineState.INMIGRATE if incoming else MachineState.RUNNING
         self._runs = asyncio.Event()  # set while the guest runs
@@ -95,6 +96,11 @@ class MemoryMachine:
         """Hold the guest."""
         self._must_live()
         self._hold(MachineState.PAUSED)
+
+    async def announce(self) -> None:
+        """There is no network that would hear it."""
+        self._must_live()
+        self.announced += 1
 
     async def powerdown(self) -> None:
         """Press the power button: this guest obeys at once."""

@@ -20,6 +20,7 @@ LAST_WORDS_BYTES: Final = 4096
 GUEST_PING_S: Final = 2.0
 HANGS_AFTER_S: Final = 5.0  # a monitor that does not answer a status query for so long
 _COMING_IN: Final = frozenset({MachineState.INMIGRATE, MachineState.FINISH_MIGRATE})
+ANNOUNCE: Final = {"initial": 20, "max": 1000, "rounds": 10, "step": 100}  # ms: over 5 s, since switches may be slow
 _CAPABILITIES: Final = ("events", "return-path", "late-block-activate")
 
 
@@ -66,6 +67,11 @@ class QemuMachine:
     async def pause(self) -> None:
         """Hold the guest."""
         await self.qmp("stop")
+
+    async def announce(self) -> None:
+        """Reverse ARP by QEMU, from each card, beside whatever the guest says; the rounds go on by themselves."""
+        if self.spec.nics:
+            await self.qmp("announce-self", **ANNOUNCE)
 
     async def powerdown(self) -> None:
         """Press the power button."""

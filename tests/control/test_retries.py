@@ -8,14 +8,16 @@ import msgspec
 import pytest
 
 from novacron.control.kinds import MIGRATIONS, VMS
-from novacron.control.recovery import Failure, classify, wait_s
+from novacron.control.recovery import Failure, classify, next_way, wait_s
 from novacron.core.clock import ManualClock
 from novacron.core.errors import NovaCronError
 from novacron.core.ids import MigrationId, new_id
 from novacron.core.units import PAGE_BYTES
 from novacron.hypervisor.errors import NoRoomError, QmpError
-from novacron.migration import destination, stall
-from novacron.migration.errors import ConfigurationDiffersError, StalledError
+from novacron.hypervisor.memory.driver import MemoryDriver
+from novacron.hypervisor.memory.machine import MemoryMachine
+from novacron.migration import busy, destination, stall
+from novacron.migration.errors import ConfigurationDiffersError, GuestBusyError, StalledError
 from novacron.migration.handover import State
 from novacron.migration.meter import Meter
 from novacron.migration.ram import RamReceiver
@@ -213,6 +215,116 @@ async def test_a_rate_that_was_asked_for_is_no_stall():
 )
 def test_failures_have_classes(error, failure):
     assert classify(error.code) is failure
+
+
+def asked(**more):
+    return MigrationPolicy(**more)
+
+
+@pytest.mark.parametrize(
+    ("failures", "policy", "wanted"),
+    [
+        ([Failure.LINK], asked(), asked()),
+        ([Failure.LINK, Failure.STALL], asked(), asked(streams=1)),
+        ([Failure.LINK] * 3, asked(streams=8), asked(streams=1)),
+        ([Failure.LINK] * 4, asked(streams=8), asked(streams=8)),
+        ([Failure.LINK] * 2, asked(streams=1), asked(streams=0)),
+        ([Failure.BUSY], asked(busy_then="stop"), asked(busy_then="stop", when_busy="stop")),
+        ([Failure.BUSY, Failure.LINK], asked(), asked(when_busy="throttle")),
+        ([Failure.NODE], asked(), asked()),
+        ([Failure.PEER] * 5, asked(), asked()),
+        ([Failure.LINK, Failure.IO], asked(), asked()),
+    ],
+)
+def test_an_attempt_goes_another_way_where_that_may_help_and_says_why(failures, policy, wanted):
+    way = next_way(failures, policy)
+    assert way.policy == wanted
+    assert bool(way.differs) == (wanted != policy or Failure.NODE in failures)
+
+
+def test_what_a_person_must_change_is_not_tried_again():
+    for failures in ([Failure.ROOM], [Failure.IO] * 2, [Failure.NODE] * 4, [Failure.BUSY] * 2, [Failure.OTHER]):
+        assert next_way(failures, MigrationPolicy()) is None
+    assert next_way([Failure.BUSY], MigrationPolicy(busy_then="fail")) is None
+
+
+async def test_a_guest_that_outruns_the_link_is_waited_for_as_long_as_its_policy_says():
+    clock, meter = ManualClock(), Meter(ManualClock(), phase="copy")
+    watching = asyncio.create_task(busy.watch(meter, MigrationPolicy(busy_after_ms=10_000), clock))
+    patient = asyncio.create_task(busy.watch(meter, MigrationPolicy(), clock))
+    await asyncio.sleep(0)
+    for converging in (None, False, True, False):  # a calmer moment counts from the beginning again
+        meter.converging = converging
+        await clock.advance(9)
+    assert not watching.done()
+    await clock.advance(2)
+    with pytest.raises(GuestBusyError, match="for 10 s"):
+        await watching
+    assert not patient.done()
+    patient.cancel()
+
+
+async def test_the_attempt_after_one_that_was_too_busy_does_as_its_policy_says(short_dir, monkeypatch):
+    plan, seen = Meter.plan, []
+
+    def outrun(meter, remaining_bytes):
+        plan(meter, remaining_bytes)
+        meter.converging = bool(seen)
+
+    async def throttled(_machine, *, throttle=False):
+        if throttle:
+            seen.append(throttle)
+
+    monkeypatch.setattr(Meter, "plan", outrun)
+    monkeypatch.setattr(MemoryMachine, "prepare_outgoing", throttled)
+    async with two_clusters(short_dir, in_memory()) as (a, _):
+        await a.boot_small()
+        slow = msgspec.structs.replace(SLOW, bandwidth_bytes_s=20, busy_after_ms=1)
+        first = await a.ended((await a.migrate("demo", "site-b", slow)).id)
+        assert (first.outcome, first.failure, first.differs) == ("failed", "busy", "")
+        second = (await a.database.read(lambda tx: MIGRATIONS.get(tx, first.retried_by))).value
+        assert second.differs == "the guest outran the link for too long: --when-busy throttle"
+        async with asyncio.timeout(30):
+            while not seen:  # noqa: ASYNC110 - the driver is told
+                await asyncio.sleep(0.01)
+        await a.controller.migrations.cancel(second.id)
+        await a.ended(second.id)
+
+
+async def test_where_the_chosen_node_has_no_room_after_all_the_next_attempt_goes_to_another(short_dir, monkeypatch):
+    async with two_clusters(short_dir, in_memory(), nodes=("node-1", "node-2")) as (a, b):
+        await a.boot_small()
+        full = []
+
+        async def reserve(driver, path, size_bytes):
+            if not full or full[0] is driver:
+                full.append(driver)
+                raise NoRoomError("somebody was faster")
+            await reserve_ram(driver, path, size_bytes)
+
+        reserve_ram = MemoryDriver.reserve_ram
+        monkeypatch.setattr(MemoryDriver, "reserve_ram", reserve)
+        first = await a.ended((await a.migrate("demo", "site-b", QUICK)).id)
+        assert (first.failure, first.problem.code) == ("node", "node_refused")
+        second = await a.ended(first.retried_by)
+        assert (second.outcome, second.attempt) == ("succeeded", 2)
+        assert second.differs.startswith("to another node")
+        nodes = [
+            (await b.database.read(lambda tx, m=m: MIGRATIONS.get(tx, m.id))).value.target_node for m in (first, second)
+        ]
+        assert sorted(nodes) == ["node-1", "node-2"]
+
+
+async def test_a_node_that_was_named_is_not_replaced_by_another(short_dir, monkeypatch):
+    async with two_clusters(short_dir, in_memory(), nodes=("node-1", "node-2")) as (a, _):
+        await a.boot_small()
+
+        async def reserve(*_):
+            raise NoRoomError("somebody was faster")
+
+        monkeypatch.setattr(MemoryDriver, "reserve_ram", reserve)
+        ended = await a.ended((await a.migrate("demo", "site-b/node-2", QUICK)).id)
+        assert (ended.failure, ended.retried_by) == ("room", None)
 
 
 def test_waits_double_up_to_a_longest_one():

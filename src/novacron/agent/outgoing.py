@@ -23,7 +23,7 @@ from novacron.core.errors import NovaCronError, RemoteError
 from novacron.core.ids import MigrationId, VmId
 from novacron.hypervisor.driver import Driver, Machine, MachineState
 from novacron.hypervisor.errors import HypervisorError, VmStateError
-from novacron.migration import handover, stall
+from novacron.migration import busy, handover, stall
 from novacron.migration.beside import beside
 from novacron.migration.disks import since
 from novacron.migration.errors import HandoverPendingError, JournalError, MigrationCancelledError
@@ -244,7 +244,10 @@ class OutgoingMigrations:
         )
         async with channel:
             source = move.source = Source(outgoing, channel, move.meter, self._clock, lambda: self._commit(order))
-            async with beside(stall.watch(move.meter, channel, self._clock, order.policy.stall_after_ms / 1000)):
+            async with beside(
+                stall.watch(move.meter, channel, self._clock, order.policy.stall_after_ms / 1000),
+                busy.watch(move.meter, order.policy, self._clock),
+            ):
                 move.summary = await source.run()
         await self._settle(order.vm_id, order.migration_id, move)
 

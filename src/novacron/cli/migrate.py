@@ -30,6 +30,12 @@ DEFAULT = "  [default: the setting migrate."
     type=click.Choice(["wait", "throttle", "stop"]),
     help=f"What to do about a guest that outruns the link.{DEFAULT}when_busy]",
 )
+@click.option("--busy-after", type=DURATION, help=f"How long it is waited for; 0: for ever.{DEFAULT}busy_after_ms]")
+@click.option(
+    "--busy-then",
+    type=click.Choice(["throttle", "stop", "fail"]),
+    help=f"What the attempt after that one does about it.{DEFAULT}busy_then]",
+)
 @click.option("--all-from", metavar="NODE", default="", help="All VMs of a node, instead of those that are named.")
 @click.option("--concurrency", type=int, help=f"Of many VMs, how many at once.{DEFAULT}batch_concurrency]")
 @click.option("--priority", type=int, default=0, show_default=True, help="Of many VMs: the higher goes before others.")
@@ -66,6 +72,8 @@ def command(
     to: str,
     strategy: str | None,
     when_busy: str | None,
+    busy_after: int | None,
+    busy_then: str | None,
     all_from: str,
     concurrency: int | None,
     priority: int,
@@ -93,6 +101,8 @@ def command(
     flags = {
         "migrate.strategy": strategy,
         "migrate.when_busy": when_busy,
+        "migrate.busy_after_ms": busy_after,
+        "migrate.busy_then": busy_then,
         "migrate.batch_concurrency": concurrency,
         "migrate.max_downtime_ms": max_downtime,
         "migrate.verify": verify,

@@ -69,6 +69,7 @@ def show(session: Session, migration: str) -> None:
         ("to", f"{value.target_cluster} {value.target_node}"),
         ("state", describe(value)),
         ("attempt", f"{value.attempt}, after {value.retry_of}" if value.retry_of else ""),
+        ("goes about it", value.differs),
         ("tried again by", value.retried_by or ""),
         ("the way back of", value.rolls_back or ""),
         ("comes back by", value.rolled_back_by or ""),

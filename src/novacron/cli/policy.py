@@ -11,6 +11,8 @@ def policy_of(
     return MigrationPolicy(
         strategy=wanted.strategy,
         when_busy=wanted.when_busy,
+        busy_after_ms=wanted.busy_after_ms,
+        busy_then=wanted.busy_then,
         max_downtime_ms=wanted.max_downtime_ms,
         bandwidth_bytes_s=bandwidth_bytes_s,
         streams=wanted.streams,

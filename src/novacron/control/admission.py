@@ -1,12 +1,13 @@
 """Migrations that come to this cluster: whether they may, to which node, and their record here."""
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 import structlog
 
 from novacron.control import series, specs
-from novacron.control.errors import MigrationRefusedError
+from novacron.control.errors import MigrationRefusedError, NodeRefusedError
 from novacron.control.kinds import MIGRATIONS, NODES, PEERS, VMS
 from novacron.control.mirror import INCOMING, follow_migration, noted
 from novacron.control.nodes import Nodes
@@ -29,6 +30,7 @@ from novacron.protocol.plan import Holdings, HoldingsRequest, Outlook, OutlookRe
 from novacron.protocol.resources import Cluster, Migration, Node, Problem
 from novacron.wire.identity import SpiffeId
 
+REFUSALS: Final = frozenset({"no_room", "bridge", "hook_failed", "probe_unknown"})  # that are one node's
 GONE_BACK: Final = frozenset({"reclaimed", "taken_over"})
 log = structlog.get_logger()
 
@@ -46,16 +48,30 @@ class Admission:
     async def admit(self, order: IncomingOrder) -> IncomingReady:
         """Make a node ready; everything that can be refused is refused here, while the guest runs at its source.
 
-        Raises NameTakenError, NoRoomError, MigrationRefusedError, NodeUnreachableError, RemoteError.
+        Raises NameTakenError, NoRoomError, MigrationRefusedError, NodeUnreachableError, RemoteError, and
+        NodeRefusedError when the node that was chosen here cannot, and another one may.
         """
         known = await self._database.read(lambda tx: self._check(tx, order))
         busy = await self._database.read(_busy)
-        node = known or await self._vms.place(order.spec, order.node, avoid=busy)
+        refused = await self._database.read(lambda tx: _nodes_of(tx, order.refused))
+        node = known or await self._vms.place(order.spec, order.node, avoid=busy | refused)
         self._identity(node, order.spec.name, order.source_node)
         images = await self._database.read(lambda tx: specs.images_of(tx, order.spec, disks=False))
         await self._vms.supply(node.id, images)
         await self._database.write(lambda tx: self._note(tx, order, node))
-        return await self._nodes.call(node.id, "migration.prepare", order, IncomingReady)
+        try:
+            return await self._nodes.call(node.id, "migration.prepare", order, IncomingReady)
+        except RemoteError as error:
+            if error.code in REFUSALS and not order.node and await self._another(order, refused | {node.name}):
+                raise NodeRefusedError(f"node {node.name} cannot take it: {error.cause}") from error
+            raise
+
+    async def _another(self, order: IncomingOrder, refused: frozenset[str]) -> bool:
+        """Whether a node that has not refused may take it."""
+        try:
+            return (await self._vms.place(order.spec, avoid=refused)).name not in refused
+        except NovaCronError:
+            return False
 
     async def outlook(self, request: OutlookRequest) -> Outlook:
         """Where such a VM would go, and what of it lies there; raises what ``admit`` would, and touches nothing."""
@@ -177,6 +193,12 @@ class Admission:
                 MIGRATIONS.put(tx, ended, named=False)
 
         await self._database.write(end)
+
+
+def _nodes_of(tx: Transaction, attempts: Iterable[MigrationId]) -> frozenset[str]:
+    """Names of the nodes that attempts were to go to."""
+    found = (MIGRATIONS.find(tx, attempt) for attempt in attempts)
+    return frozenset(record.value.target_node for record in found if record is not None)
 
 
 def _gone_back(tx: Transaction, report: MigrationReport) -> None:

@@ -11,6 +11,7 @@ from novacron.control import recovery
 from novacron.control.errors import MigrationRefusedError
 from novacron.control.kinds import MIGRATIONS, NODES, VMS
 from novacron.control.mirror import OUTGOING
+from novacron.control.recovery import Failure
 from novacron.core.ids import ClusterId, MigrationId, NodeId, VmId, new_id
 from novacron.database.database import Transaction
 from novacron.protocol.migration import MigrationPolicy
@@ -33,6 +34,9 @@ class Wanted(Struct, frozen=True):
     begins_at: float = 0.0
     give_up_at: float = 0.0  # no attempt begins later
     rolls_back: MigrationId | None = None
+    asked: MigrationPolicy | None = None  # where ``policy`` is another than was asked for
+    failures: tuple[str, ...] = ()  # of the attempts before
+    refused: tuple[MigrationId, ...] = ()  # those of them whose node could not take it
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -90,15 +94,20 @@ def begin(tx: Transaction, order: Order, now: float) -> Migration:
 
 def follow_up(tx: Transaction, broken: Migration, wanted: Wanted, now: float) -> Migration | None:
     """Put down the attempt after one that broke; None when it is not worth one, or its time is over."""
-    wait_s = recovery.wait_s(recovery.Failure(broken.failure), wanted.attempt)
+    failures, asked = (*wanted.failures, broken.failure), wanted.asked or wanted.policy
+    way = recovery.next_way([Failure(failure) for failure in failures], asked)
     vm = VMS.find(tx, wanted.vm_id)
-    if wait_s is None or now + wait_s > wanted.give_up_at or vm is None or vm.value.migration_id is not None:
+    if way is None or now + way.wait_s > wanted.give_up_at or vm is None or vm.value.migration_id is not None:
         return None
     again = msgspec.structs.replace(
         wanted,
         migration_id=MigrationId(new_id("migration")),
         attempt=wanted.attempt + 1,
-        begins_at=now + wait_s,
+        begins_at=now + way.wait_s,
+        policy=way.policy,
+        asked=asked,
+        failures=failures,
+        refused=(*wanted.refused, broken.id) if broken.failure == Failure.NODE else wanted.refused,
     )
     waiting = Migration(
         id=again.migration_id,
@@ -111,6 +120,7 @@ def follow_up(tx: Transaction, broken: Migration, wanted: Wanted, now: float) ->
         attempt=again.attempt,
         retry_of=broken.id,
         begins_at=again.begins_at,
+        differs=way.differs,
         source_node=broken.source_node,
         started_at=now,
         rolls_back=broken.rolls_back,

@@ -4,6 +4,7 @@ ControlError
 ├── NoRoomError              no node can take this VM; says what is missing
 ├── NodeUnreachableError     the node of this VM does not answer (retryable)
 ├── NodeDrainedError         the node takes no VM until it is undrained
+├── NodeRefusedError         the node that was chosen cannot take this VM, and another one may
 ├── NodeInUseError           the node has VMs, or serves
 ├── PeerUnreachableError     that cluster does not answer (retryable)
 ├── PeerUnknownError         there is no such cluster here
@@ -44,6 +45,14 @@ class NodeDrainedError(ControlError, ConflictError):
     """The node takes no VM until it is undrained."""
 
     code = "node_drained"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status
+
+
+class NodeRefusedError(ControlError, ConflictError):
+    """The node that was chosen cannot take this VM, and another one may."""
+
+    code = "node_refused"
     exit_code = ConflictError.exit_code
     http_status = ConflictError.http_status
 

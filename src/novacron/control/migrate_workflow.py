@@ -150,6 +150,7 @@ class MigrateWorkflow:
             node=job.wanted.wanted_node,
             check=check_of(job.policy),
             rolls_back=job.wanted.rolls_back,
+            refused=job.wanted.refused,
         )
         return _plain(await self._site_of(job.target).admit(order))
 

@@ -3,11 +3,16 @@
 Every attempt burns a fresh epoch; what had come is kept at the destination, so another attempt sends the rest.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from novacron.migration.errors import HandoverPendingError, NodeRestartedError, StalledError
+import msgspec
+
+from novacron.control.errors import NodeRefusedError
+from novacron.migration.errors import GuestBusyError, HandoverPendingError, NodeRestartedError, StalledError
+from novacron.protocol.migration import MigrationPolicy
 
 
 class Failure(StrEnum):
@@ -16,15 +21,24 @@ class Failure(StrEnum):
     LINK = "link"  # the way between the two sites, or a process on it that is started again
     STALL = "stall"  # nothing moved, though the connections lived
     PEER = "peer"  # what was made ready over there has gone
+    BUSY = "busy"  # the guest outran the link for longer than its policy waits
+    NODE = "node"  # the node that was chosen over there cannot take it, and another one may
     ROOM = "room"  # memory or disk is missing over there
     IO = "io"  # a disk or a QEMU gave up
     VERSION = "version"  # the two sides do not understand each other, or would not run the same machine
     OTHER = "other"
 
 
+OTHERWISE_EVERY: Final = 2  # attempts that broke on the link: then as many another way, and again as was asked for
+STREAMS: Final = {0: "by as many connections as the link needs", 1: "by one connection"}
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Back-off that doubles from ``first_wait_s`` up to ``longest_wait_s``; ``attempts`` in all, None: time decides."""
+    """Back-off that doubles from ``first_wait_s`` up to ``longest_wait_s``.
+
+    ``attempts``: how many may fail for it before there is none any more; None: time decides.
+    """
 
     first_wait_s: float
     longest_wait_s: float
@@ -43,6 +57,8 @@ _CODES: Final = {
     "stale_epoch": Failure.PEER,
     "journal_contradiction": Failure.PEER,
     "qemu_died": Failure.PEER,
+    GuestBusyError.code: Failure.BUSY,
+    NodeRefusedError.code: Failure.NODE,
     "no_room": Failure.ROOM,
     "nbd": Failure.IO,
     "qmp": Failure.IO,
@@ -60,6 +76,8 @@ _RULES: Final = {
     Failure.STALL: Rule(1.0, 60.0),
     Failure.PEER: Rule(1.0, 60.0),
     Failure.IO: Rule(5.0, 5.0, attempts=2),
+    Failure.NODE: Rule(1.0, 1.0, attempts=4),
+    Failure.BUSY: Rule(1.0, 1.0, attempts=2),
 }
 
 
@@ -68,10 +86,39 @@ def classify(code: str) -> Failure:
     return _CODES.get(code, Failure.OTHER)
 
 
-def wait_s(failure: Failure, attempt: int) -> float | None:
-    """How long after ``attempt`` (counted from 1) the next one begins; None: there is none."""
+def wait_s(failure: Failure, times: int) -> float | None:
+    """How long after so many attempts that failed for the same the next one begins; None: there is none."""
     rule = _RULES.get(failure)
-    if rule is None or (rule.attempts is not None and attempt >= rule.attempts):
+    if rule is None or (rule.attempts is not None and times >= rule.attempts):
         return None
-    doublings = min(attempt - 1, 16)  # far beyond every longest wait
+    doublings = min(times - 1, 16)  # far beyond every longest wait
     return min(rule.longest_wait_s, rule.first_wait_s * 2.0**doublings)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the next attempt goes about it; ``differs`` says why it is not as was asked for."""
+
+    wait_s: float
+    policy: MigrationPolicy
+    differs: str = ""
+
+
+def next_way(failures: Sequence[Failure], asked: MigrationPolicy) -> Way | None:
+    """The attempt after those that failed for ``failures``, in their order; None: a person must change something."""
+    latest = failures[-1]
+    wait = wait_s(latest, failures.count(latest))
+    if wait is None or (latest is Failure.BUSY and asked.busy_then == "fail"):
+        return None
+    policy, differs = asked, []
+    if Failure.NODE in failures:
+        differs.append("to another node, where there is one: the one that was chosen cannot take it")
+    if Failure.BUSY in failures and asked.busy_then != "fail":
+        policy = msgspec.structs.replace(policy, when_busy=asked.busy_then)
+        differs.append(f"the guest outran the link for too long: --when-busy {asked.busy_then}")
+    broken = failures.count(Failure.LINK) + failures.count(Failure.STALL)
+    if broken // OTHERWISE_EVERY % 2:
+        streams = 0 if asked.streams == 1 else 1
+        policy = msgspec.structs.replace(policy, streams=streams)
+        differs.append(f"{broken} attempts broke on the way: {STREAMS[streams]}")
+    return Way(wait, policy, "; ".join(differs))

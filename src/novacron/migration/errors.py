@@ -6,6 +6,7 @@ MigrationError
 ├── ChannelProtocolError       the other node sent what it may not send now
 ├── QemuFailedError            a QEMU gave up; its own words are kept
 ├── StalledError               nothing moved for a while, and the connections lived
+├── GuestBusyError             the guest outran the link for longer than its policy waits
 ├── NodeRestartedError         the source's node was started again before the hand-over
 ├── StaleEpochError            a message of a given-up attempt
 ├── MigrationCancelledError    somebody asked for the end
@@ -53,6 +54,12 @@ class StalledError(MigrationError):
     """Nothing moved for a while, and the connections lived."""
 
     code = "migration_stalled"
+
+
+class GuestBusyError(MigrationError):
+    """The guest outran the link for longer than its policy waits."""
+
+    code = "guest_busy"
 
 
 class NodeRestartedError(MigrationError):

@@ -27,6 +27,7 @@ Strategy = Literal["stream", "cold"]
 WantedStrategy = Literal["stream", "cold", "auto"]
 WhenBusy = Literal["wait", "throttle", "stop"]
 Verify = Literal["any", "agent"]
+BusyThen = Literal["throttle", "stop", "fail"]
 OnUnverified = Literal["rollback", "keep"]
 ProgramName = Annotated[str, Meta(max_length=63, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")]
 
@@ -66,6 +67,8 @@ class MigrationPolicy(Struct, frozen=True):
 
     strategy: WantedStrategy = "stream"
     when_busy: WhenBusy = "wait"
+    busy_after_ms: Annotated[int, Meta(ge=0)] = 0  # how long such a guest is waited for; 0: as long as it takes
+    busy_then: BusyThen = "throttle"  # what the attempt after that one does
     max_downtime_ms: Annotated[int, Meta(ge=1)] = 300
     bandwidth_bytes_s: Annotated[int, Meta(ge=1)] | None = None  # None: as much as the link gives
     streams: Annotated[int, Meta(ge=0, le=16)] = 0  # 0: as many as the link needs
@@ -173,6 +176,7 @@ class IncomingOrder(Struct, frozen=True):
     node: str = ""  # name or id of the node that is wanted; empty: the destination's cluster chooses
     check: GuestCheck = field(default_factory=GuestCheck)
     rolls_back: MigrationId | None = None  # the migration that this one is the way back of
+    refused: tuple[MigrationId, ...] = ()  # attempts before it whose nodes could not take it: another one is chosen
 
 
 class IncomingReady(Struct, frozen=True):

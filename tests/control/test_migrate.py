@@ -76,6 +76,37 @@ async def test_within_the_window_a_migration_is_rolled_back_without_loss(sites):
     assert after["records"] > before["records"]
 
 
+@pytest.mark.xdist_group("qemu-1")
+async def test_a_guest_whose_agent_is_silent_comes_back_by_itself_without_loss(sites):
+    a, b = sites
+    await a.boot()
+    there = await a.migrate("demo", "site-b", MigrationPolicy(verify="agent", verify_within_ms=500))
+    first = await a.ended(there.id)
+    assert (first.outcome, first.summary.verified, first.summary.lifeless) == ("unverified", False, False)
+    await a.until(MIGRATIONS, there.id, lambda found: found.outcome == "rolled_back")
+    await a.until(VMS, "demo", lambda found: found.state == "running")
+    async with a.console("demo") as guest:
+        found = await guest.check("back")
+    assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
+    await b.until(VMS, "demo", None)
+
+
+@pytest.mark.xdist_group("qemu-2")
+async def test_a_guest_whose_qemu_is_killed_within_the_window_goes_on_at_its_source(sites):
+    a, b = sites
+    vm = await a.boot()
+    there = await a.ended((await a.migrate("demo", "site-b", MigrationPolicy(verify_window_ms=600_000))).id)
+    (machine,) = await b.agents["node-1"][0]._driver.adopt(vm.id)
+    await machine.process.kill()
+    record = await a.until(MIGRATIONS, there.id, lambda found: found.phase == "done")
+    assert (record.outcome, record.problem.code) == ("rolled_back", "guest_died")
+    assert record.lost_since > there.started_at
+    await a.until(VMS, "demo", lambda found: found.state == "running")
+    async with a.console("demo") as guest:
+        found = await guest.check("back")
+    assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
+
+
 async def test_both_sides_of_a_join_know_each_other(sites):
     a, b = sites
     await a.until(PEERS, "site-b", lambda peer: peer.state == "joined")

@@ -11,26 +11,24 @@ from typing import Final
 import msgspec
 import structlog
 
-from novacron.control import attempts, mirror, recovery, series, specs, unverified
+from novacron.control import attempts, mirror, recovery, series, specs
 from novacron.control.attempts import Wanted
 from novacron.control.errors import NodeUnreachableError
 from novacron.control.kinds import MIGRATIONS, VMS
+from novacron.control.migrate_job import MigrateJob
 from novacron.control.nodes import Nodes
 from novacron.control.peers import Destination
 from novacron.control.plans import Plans
 from novacron.control.sites import Site
+from novacron.control.window import RETURNED, Window
 from novacron.core.clock import Clock
 from novacron.core.errors import NovaCronError, RemoteError
 from novacron.core.ids import ClusterId, MigrationId
 from novacron.database.database import Database, Transaction
 from novacron.migration.errors import JournalError, MigrationCancelledError, MigrationError, NodeRestartedError
 from novacron.protocol.migration import (
-    Condition,
     IncomingOrder,
-    IncomingReady,
-    MigrationRef,
     MigrationReport,
-    MigrationSummary,
     OpenRequest,
     OutgoingOffer,
     OutgoingOrder,
@@ -43,10 +41,8 @@ from novacron.workflow.errors import JobCancelledError
 
 FOLLOW_EVERY_S: Final = 0.2
 LOOK_EVERY_S: Final = 0.5  # while waiting: whether it was cancelled
-WATCH_EVERY_S: Final = 1.0  # within the window: whether the guest lives
 PATIENT: Final = 8  # tries of what needs the other cluster: a controller that is started again is back within them
 TAKEN_OVER: Final = "taken_over"
-RETURNED: Final = frozenset({"aborted", "reclaimed", TAKEN_OVER})  # the VM is the source's again
 OUTCOMES: Final = {
     MigrationCancelledError.code: "cancelled",
     JobCancelledError.code: "cancelled",
@@ -74,6 +70,7 @@ class MigrateWorkflow:
         self._site_of = site_of
         self._own = own
         self._clock = clock
+        self._window = Window(nodes, site_of=site_of, own=own, clock=clock)
 
     def workflow(self) -> Workflow:
         """Its steps, in order."""
@@ -87,15 +84,15 @@ class MigrateWorkflow:
             Step("admit", self._admit, undo=self._dismiss, attempts=PATIENT),
             Step("move", self._move, undo=Irreversible("its node undoes a move that failed"), point_of_no_return=True),
             Step("settle", self._settle, undo=passed),
-            Step("window", self._window, undo=passed),
-            Step("recall", self._recall, undo=passed),
+            Step("window", self._window.watch, undo=passed),
+            Step("recall", self._window.recall, undo=passed),
             Step("release", self._release, undo=passed),
         )
         return Workflow("migrate", steps)
 
     async def _begin(self, context: StepContext) -> None:
         """The records were put down with the job. An attempt that follows a broken one waits for its time."""
-        job = _Job(context)
+        job = MigrateJob(context)
         while (left_s := job.wanted.begins_at - self._clock.now()) > 0:
             await context.check_cancel()
             await self._clock.sleep(min(left_s, LOOK_EVERY_S))
@@ -103,7 +100,7 @@ class MigrateWorkflow:
 
     async def _plan(self, context: StepContext) -> Json:
         """The strategy, where it was left open; the record says what is expected."""
-        job = _Job(context)
+        job = MigrateJob(context)
         if job.wanted.policy.strategy != "auto":
             return {}
         record, vm = await self._database.read(
@@ -122,7 +119,7 @@ class MigrateWorkflow:
 
     async def _open(self, context: StepContext) -> Json:
         """The source's node burns an epoch for this attempt."""
-        job = _Job(context)
+        job = MigrateJob(context)
         offer = await self._nodes.call(
             job.node_id, "migration.open", OpenRequest(job.migration_id, job.vm_id), OutgoingOffer
         )
@@ -130,14 +127,14 @@ class MigrateWorkflow:
 
     async def _supply(self, context: StepContext) -> None:
         """What the VM boots from must be there before it is."""
-        job = _Job(context)
+        job = MigrateJob(context)
         images = await self._database.read(lambda tx: specs.images_of(tx, job.offer.spec, disks=False))
         for image in images:
             await self._site_of(job.target).supply(image)
 
     async def _admit(self, context: StepContext) -> Json:
         """The destination checks, chooses a node and makes it ready."""
-        job, offer = _Job(context), _Job(context).offer
+        job, offer = MigrateJob(context), MigrateJob(context).offer
         order = IncomingOrder(
             migration_id=offer.migration_id,
             vm_id=offer.vm_id,
@@ -156,7 +153,7 @@ class MigrateWorkflow:
 
     async def _move(self, context: StepContext) -> Json:
         """From the first page to the destination's word that it runs; raises what the node gave up for."""
-        job = _Job(context)
+        job = MigrateJob(context)
         await self._give_order(job)
         while True:
             report = await self._report(job)
@@ -169,7 +166,7 @@ class MigrateWorkflow:
 
     async def _settle(self, context: StepContext) -> Json:
         """The VM is the destination's now, in every record."""
-        job = _Job(context)
+        job = MigrateJob(context)
         report = msgspec.convert(context.results["move"], MigrationReport)
         until = self._clock.now() + job.policy.verify_window_ms / 1000
 
@@ -188,86 +185,16 @@ class MigrateWorkflow:
             )
             settled = mirror.noted(settled, report)
             if (summary := report.summary) is not None and not summary.verified:
-                settled = self._unverified(tx, job, settled, summary)
+                settled = self._window.unverified(tx, job, settled, summary)
             series.follow(tx, migration, settled, self._clock.now())
 
         await self._site_of(job.target).progress(report)
         await context.commit(settle)
         return {"until": until}
 
-    def _unverified(self, tx: Transaction, job: "_Job", settled: Migration, summary: MigrationSummary) -> Migration:
-        """It goes back by a migration, with all that it has done; one that has done nothing is recalled, see below."""
-        if job.policy.on_unverified == "keep":
-            return unverified.keep(settled, summary.verdict)
-        if summary.lifeless:
-            return unverified.fetching(settled, summary.verdict)
-        return self._send_back(tx, job, settled, summary.verdict)
-
-    def _send_back(self, tx: Transaction, job: "_Job", migration: Migration, cause: str) -> Migration:
-        own = job.target == self._own
-        return unverified.send_back(tx, migration, job.policy, cause, holder=job.target, own=own)
-
-    async def _window(self, context: StepContext) -> Json:
-        """While it lasts the guest is watched, and a rollback finds the old instance still there.
-
-        It does not end while the guest's node is silent: what is kept here may be the only copy.
-        """
-        job, until = _Job(context), context.results["settle"]["until"]
-        summary = msgspec.convert(context.results["move"], MigrationReport).summary
-        if summary is not None and summary.lifeless:
-            return {"died": summary.verdict}
-        while job.policy.verify_window_ms:
-            seen = await self._look(job)
-            if seen.state == "dead":
-                return {"died": seen.cause}
-            if self._clock.now() >= until and seen.state != "silent":
-                break
-            await self._clock.sleep(max(LOOK_EVERY_S, min(WATCH_EVERY_S, until - self._clock.now())))
-        return {}
-
-    async def _look(self, job: "_Job") -> Condition:
-        try:
-            return await self._nodes.call(job.node_id, "migration.look", job.ref, Condition)
-        except NodeUnreachableError as error:
-            return Condition("silent", error.cause)
-
-    async def _recall(self, context: StepContext) -> Json:
-        """A guest that died over there goes on here; the record says what was lost."""
-        job, cause = _Job(context), context.results["window"].get("died")
-        if cause is None:
-            return {}
-        report = await self._fetch(job) if job.policy.on_unverified == "rollback" else None
-        if report is not None and report.state in RETURNED:
-            await context.commit(lambda tx: unverified.gone_on(tx, job.migration_id, report, cause))
-            await self._site_of(job.target).progress(report)
-            return {"recalled": True}
-        lives = (await self._look(job)).state == "well"
-
-        def stay(tx: Transaction) -> None:
-            migration = MIGRATIONS.get(tx, job.migration_id).value
-            if report is not None and lives:
-                stays = self._send_back(tx, job, migration, cause)
-            else:
-                stays = unverified.keep(migration, cause, unverified.DIED)
-            MIGRATIONS.put(tx, stays, named=False)
-
-        await context.commit(stay)
-        await self._clock.sleep(max(0.0, context.results["settle"]["until"] - self._clock.now()))
-        return {}
-
-    async def _fetch(self, job: "_Job") -> MigrationReport | None:
-        """The node's word once it is known whether the guest is its own again; None when nothing is left there."""
-        try:
-            return await self._nodes.call(job.node_id, "migration.recall", job.ref, MigrationReport)
-        except RemoteError as error:
-            if error.retryable:
-                raise
-            log.info("not_recalled", migration=job.migration_id, cause=error.cause)
-            return None
-
     async def _release(self, context: StepContext) -> None:
         """The old instance ends; what it leaves is content cache."""
-        job = _Job(context)
+        job = MigrateJob(context)
         if not context.results["recall"].get("recalled"):
             await self._nodes.call(job.node_id, "migration.release", job.ref, Nothing)
 
@@ -278,7 +205,7 @@ class MigrateWorkflow:
 
         await context.commit(end)
 
-    async def _give_order(self, job: "_Job") -> None:
+    async def _give_order(self, job: MigrateJob) -> None:
         """Begin, or find that it has begun; silence says nothing about which."""
         order = OutgoingOrder(job.migration_id, job.vm_id, job.offer.epoch, job.ready, job.policy)
         while True:
@@ -294,7 +221,7 @@ class MigrateWorkflow:
             else:
                 return
 
-    async def _report(self, job: "_Job") -> MigrationReport:
+    async def _report(self, job: MigrateJob) -> MigrationReport:
         while True:
             try:
                 return await self._nodes.call(job.node_id, "migration.report", job.ref, MigrationReport)
@@ -302,7 +229,7 @@ class MigrateWorkflow:
                 log.info("source_node_silent", migration=job.migration_id, cause=error.cause)
                 await self._clock.sleep(FOLLOW_EVERY_S)
 
-    async def _tell(self, job: "_Job", report: MigrationReport) -> None:
+    async def _tell(self, job: MigrateJob, report: MigrationReport) -> None:
         """So that the destination's page moves too; it misses nothing that counts when it is not told."""
         try:
             await self._site_of(job.target).progress(report)
@@ -311,7 +238,7 @@ class MigrateWorkflow:
 
     async def _take_back(self, context: StepContext) -> None:
         """Undo of ``open``: the node gives the attempt up, if it has not done so itself."""
-        job = _Job(context)
+        job = MigrateJob(context)
         try:
             await self._nodes.call(job.node_id, "migration.cancel", job.ref, MigrationReport)
         except RemoteError as error:
@@ -321,7 +248,7 @@ class MigrateWorkflow:
     async def _dismiss(self, context: StepContext) -> None:
         """Undo of ``admit``. Best effort: the node there asks the source's node itself, and drops what it has."""
         try:
-            await self._site_of(_Job(context).target).dismiss(_Job(context).ref)
+            await self._site_of(MigrateJob(context).target).dismiss(MigrateJob(context).ref)
         except NovaCronError as error:
             if not error.retryable:
                 raise
@@ -329,7 +256,7 @@ class MigrateWorkflow:
 
     async def _close(self, context: StepContext) -> None:
         """Undo of ``begin``: the record says how it ended, and the VM is free for another try."""
-        job = _Job(context)
+        job = MigrateJob(context)
         outcome = OUTCOMES.get(context.error_code, "failed")
 
         def close(tx: Transaction) -> None:
@@ -346,31 +273,6 @@ class MigrateWorkflow:
             MIGRATIONS.put(tx, closed, named=False)
 
         await context.commit(close)
-
-
-class _Job:
-    """What a step works with, read from the job's journal."""
-
-    def __init__(self, context: StepContext) -> None:
-        wanted = self.wanted = Wanted.of(context.input)
-        self._results = context.results
-        self.migration_id = wanted.migration_id
-        self.vm_id = wanted.vm_id
-        self.node_id = wanted.node_id
-        self.target = wanted.target
-        strategy = context.results.get("plan", {}).get("strategy", wanted.policy.strategy)
-        self.policy = msgspec.structs.replace(wanted.policy, strategy=strategy)
-        self.ref = MigrationRef(self.migration_id, self.vm_id)
-
-    @property
-    def offer(self) -> OutgoingOffer:
-        """What the source's node has offered."""
-        return msgspec.convert(self._results["open"], OutgoingOffer)
-
-    @property
-    def ready(self) -> IncomingReady:
-        """What the destination has made ready."""
-        return msgspec.convert(self._results["admit"], IncomingReady)
 
 
 def _leave_waiting(tx: Transaction, migration_id: MigrationId) -> None:

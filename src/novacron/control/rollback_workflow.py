@@ -53,6 +53,8 @@ class RollbackWorkflow:
 
         def tell(tx: Transaction) -> None:
             migration = MIGRATIONS.get(tx, context.input["rolls_back"]).value
+            if migration.outcome not in ARRIVED:
+                return  # it has come back another way, or was taken over
             cause = f"the way back of VM {migration.vm_name} failed: {context.error_cause}"
             if migration.phase == "window":
                 following = f"novacron migration rollback {migration.id}"

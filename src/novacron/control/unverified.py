@@ -13,7 +13,7 @@ from novacron.protocol.migration import MigrationPolicy, MigrationReport
 from novacron.protocol.resources import Migration, Problem
 
 UNVERIFIED: Final = "unverified"  # an outcome: it has moved, and is not well there, or nobody can tell
-ROLLED_BACK: Final = "rolled_back"
+ROLLED_BACK, TAKEN_OVER = "rolled_back", "taken_over"
 CODE: Final = "guest_unverified"
 DIED: Final = "guest_died"
 
@@ -46,6 +46,8 @@ def send_back(
 def gone_on(tx: Transaction, migration_id: MigrationId, report: MigrationReport, cause: str) -> None:
     """The guest died over there, and goes on at its source as it was at the hand-over."""
     migration = MIGRATIONS.get(tx, migration_id).value
+    if migration.outcome == TAKEN_OVER:
+        return
     since = format_moment(report.handed_over_at)
     said = (
         f"VM {migration.vm_name} died in {migration.target_cluster} ({cause}); it goes on in "

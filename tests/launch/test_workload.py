@@ -2,27 +2,28 @@
 
 import asyncio
 import re
+import sqlite3
 import subprocess
-from contextlib import asynccontextmanager
-from importlib.resources import files
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 
+from novacron.launch.guest import accounts
+from novacron.launch.guest.build import compile_workload
 from novacron.launch.guest.console import WorkloadConsole
 from novacron.launch.guest.workloads import WORKLOADS, kernel_arguments
 
 pytestmark = pytest.mark.root  # chroot
 PAGE = 4096
 SMALL = ("novacron.hot=256", "novacron.cold=256", "novacron.rate=2000", "novacron.records=50")  # the last word counts
-FIELDS = ("errors", "wrong_pages", "lost", "doubled", "wrong_records", "wrong_digests")
+FIELDS = ("errors", "wrong_pages", "lost", "doubled", "wrong_records", "wrong_digests", "wrong_rows")
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("root")
-    source = str(files("novacron.launch.guest") / "workload.c")
-    subprocess.run(["gcc", "-O2", "-static", "-Wall", "-Werror", "-o", root / "workload", source], check=True)
+    compile_workload(tmp_path_factory.mktemp("work"), root / "workload")
     return root / "workload"
 
 
@@ -47,6 +48,7 @@ def data(tmp_path) -> Path:
     folder = tmp_path / "data"
     (folder / "deep").mkdir(parents=True)
     (folder / "deep/file").write_bytes(bytes(range(256)) * 300)
+    accounts.fill(folder / accounts.NAME, rows=500)
     return folder
 
 
@@ -75,6 +77,23 @@ async def test_a_file_that_is_not_what_was_read_is_found_in_the_cache_and_on_the
             file.write(b"x")
         found = await console.check("broken")
     assert (found["wrong_digests"], found["errors"]) == (2, 2)
+
+
+async def test_a_transaction_that_is_missing_and_a_row_that_changed_are_found(program, data):
+    async with at_work(program, data, "database") as (console, _):
+        assert (await console.wait_for("t"))["transactions"] > 0
+        with closing(sqlite3.connect(program.parent / "data" / accounts.NAME)) as other, other:
+            other.execute("DELETE FROM transfer WHERE id = 1")
+            other.execute("UPDATE account SET text = text || 'x' WHERE id = 7")
+        found = await console.check("broken")
+    assert (found["wrong_rows"], found["errors"]) == (4, 4)  # both, in the cache and on the disk
+
+
+def test_the_database_is_the_same_each_time(tmp_path):
+    for name in ("one", "two"):
+        accounts.fill(tmp_path / name, rows=50)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert accounts.mark(b"") == 0xCBF29CE484222325 & 0x7FFFFFFFFFFFFFFF
 
 
 def pages_at(pid: int) -> int:

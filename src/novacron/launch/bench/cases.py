@@ -19,7 +19,7 @@ from novacron.launch.bench.attempt import attempt
 from novacron.launch.bench.errors import BenchError, GaveUpError
 from novacron.launch.bench.run import Against, Run
 from novacron.launch.demo.errors import MoveFailedError
-from novacron.launch.demo.journey import POLICY, VM, Trip, bring_images, join, settle_in, travel
+from novacron.launch.demo.journey import POLICY, VM, Trip, bring_boot_files, bring_images, join, settle_in, travel
 from novacron.launch.demo.site import DemoSite, both_sites
 from novacron.launch.guest.build import GuestFiles
 from novacron.launch.guest.workloads import kernel_arguments
@@ -82,12 +82,16 @@ CASES: Final[Mapping[str, tuple[str, Callable[[Trial, Run], Awaitable[Run]]]]] =
 
 @asynccontextmanager
 async def _guest_at_work(trial: Trial) -> AsyncIterator[tuple[DemoSite, DemoSite]]:
-    """Two new clusters that know each other; the guest works at the first."""
+    """Two new clusters that know each other; the guest works at the first.
+
+    Both have its kernel, as stock QEMU has it at both ends; its disk only the first one has.
+    """
     directory = Path(tempfile.mkdtemp(prefix="novacron-bench-"))
     try:
         async with both_sites(trial.lab, directory) as (a, b):
             await join(a, b)
             await bring_images(a, trial.guest)
+            await bring_boot_files(b, trial.guest)
             await settle_in(a, kernel_arguments(trial.workload, trial.seed))
             yield a, b
     finally:

@@ -108,11 +108,12 @@ def command(
 
 
 async def _measure(link: Link, plan: Plan, tell: Callable[[str], None]) -> tuple[list[Run], str]:
-    guest = await asyncio.to_thread(build, default_data_dir("guest"))
+    directory = default_data_dir("guest")
     found: list[Run] = []
     async with open_lab(link, SITES) as lab:
         for workload in plan.workloads:
-            trial = Trial(lab, guest, workload, link.seed, plan.give_up_s)
+            files = await asyncio.to_thread(build, directory, database=workload == DATABASE)
+            trial = Trial(lab, files, workload, link.seed, plan.give_up_s)
             peers = [PEERS[name] for name in plan.peers]
             for number in range(plan.runs):
                 tell(f"{workload}, run {number + 1} of {plan.runs}")

@@ -18,7 +18,7 @@ from novacron.launch.demo.console import workload_console
 from novacron.launch.demo.journey import VM, bring_images, join, settle_in
 from novacron.launch.demo.site import NOVACRON, DemoSite
 from novacron.launch.guest.build import GuestFiles
-from novacron.launch.guest.workloads import DATABASE, kernel_arguments
+from novacron.launch.guest.workloads import HEAP, kernel_arguments
 from novacron.launch.lab.lab import Lab, open_lab
 from novacron.launch.lab.link import Link
 from novacron.protocol.migration import MigrationPolicy
@@ -56,7 +56,7 @@ class Sites:
             a, b = await asyncio.gather(*map(stack.enter_async_context, sites))
             await join(a, b)
             await bring_images(a, guest)
-            await settle_in(a, f"{kernel_arguments(DATABASE, link.seed)} {SMALL}", memory_bytes=MEMORY_BYTES)
+            await settle_in(a, f"{kernel_arguments(HEAP, link.seed)} {SMALL}", memory_bytes=MEMORY_BYTES)
             yield cls(lab, a, b)
 
     async def migrate(self, policy: MigrationPolicy = POLICY) -> MigrationId:

@@ -27,7 +27,7 @@ from novacron.launch.demo.site import SITES, DemoSite, both_sites
 from novacron.launch.demo.story import Story
 from novacron.launch.demo.table import print_table
 from novacron.launch.guest.build import GuestFiles, build
-from novacron.launch.guest.workloads import DATABASE, kernel_arguments
+from novacron.launch.guest.workloads import HEAP, kernel_arguments
 from novacron.launch.lab.lab import Lab, open_lab
 from novacron.launch.lab.link import Link
 from novacron.launch.serving import until_signal
@@ -64,7 +64,7 @@ async def _demo(link: Link, seed: int, story: Story, *, compare: bool, keep: boo
         lab = await stack.enter_async_context(open_lab(link, SITES))
         story.lab(lab)
         a, b = await stack.enter_async_context(both_sites(lab, directory, tell=story.say))
-        append = kernel_arguments(DATABASE, seed)
+        append = kernel_arguments(HEAP, seed)
         trips = await _journey(a, b, guest, append, story)
         peers: tuple[StockResult, ...] = ()
         if compare:

@@ -66,12 +66,14 @@ async def join(a: DemoSite, b: DemoSite) -> None:
 
 async def bring_images(site: DemoSite, guest: GuestFiles) -> None:
     """Import the guest's files."""
-    for name, path, image_format in (
-        ("demo-kernel", guest.kernel, "blob"),
-        ("demo-initrd", guest.initrd, "blob"),
-        ("demo-disk", guest.disk, "qcow2"),
-    ):
-        await asyncio.to_thread(_upload, site.client, name, path, image_format)
+    await bring_boot_files(site, guest)
+    await asyncio.to_thread(_upload, site.client, "demo-disk", guest.disk, "qcow2")
+
+
+async def bring_boot_files(site: DemoSite, guest: GuestFiles) -> None:
+    """Import the guest's kernel and initrd."""
+    for name, path in (("demo-kernel", guest.kernel), ("demo-initrd", guest.initrd)):
+        await asyncio.to_thread(_upload, site.client, name, path, "blob")
 
 
 async def settle_in(site: DemoSite, arguments: str, *, vm: str = VM, memory_bytes: int = MEMORY_BYTES) -> Vm:

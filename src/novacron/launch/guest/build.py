@@ -8,20 +8,27 @@ import os
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+import zstandard
+
 from novacron.core.errors import NovaCronError
 from novacron.core.units import GIB, MIB
+from novacron.launch.guest import accounts
 
 KERNEL_PACKAGE: Final = "linux-image-cloud-amd64"
+SQLITE_PACKAGE: Final = "libsqlite3-dev"
+SQLITE_LIBRARY: Final = "usr/lib/x86_64-linux-gnu/libsqlite3.a"
+SOURCES: Final = ("workload.c", "database.c", "database.h")
 MODULES: Final = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "ext4", "crc32c_generic")
 DISK_BYTES: Final = GIB
 CONTENT_BYTES: Final = 150 * MIB  # of real files on the disk
 EPOCH: Final = "1700000000"  # every time stamp: equal sources give equal bytes
-FORMAT: Final = "4"
+INITRD_LEVEL: Final = 19  # of zstd: an initrd is shipped, and unpacked once
+FORMAT: Final = "5"
 
 
 class GuestBuildError(NovaCronError):
@@ -44,12 +51,24 @@ class GuestFiles:
         return all(path.exists() for path in (self.kernel, self.initrd, self.disk))
 
 
-def build(directory: Path) -> GuestFiles:
-    """The guest's files in ``directory``, made once for each version of their sources; raises GuestBuildError."""
+def build(directory: Path, *, database: bool = False) -> GuestFiles:
+    """The guest's files in ``directory``, made once for each version of their sources; raises GuestBuildError.
+
+    The disk holds real files, or the ``database``.
+    """
     target = directory / _version()
     guest = GuestFiles(target / "vmlinuz", target / "initrd", target / "disk.qcow2")
-    if guest.complete:
+    if not guest.complete:
+        _build(directory, target)
+    if not database:
         return guest
+    disk = directory / f"{_version()}-database.qcow2"
+    if not disk.exists():
+        _database_disk(directory, disk)
+    return replace(guest, disk=disk)
+
+
+def _build(directory: Path, target: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory) as temporary:
         work = Path(temporary)
@@ -58,16 +77,25 @@ def build(directory: Path) -> GuestFiles:
         made.mkdir()
         shutil.copyfile(kernel, made / "vmlinuz")
         _initramfs(work, modules, made / "initrd")
-        _disk(work, modules, made / "disk.qcow2")
+        _format(work, _kernel_files(work, modules), made / "disk.qcow2")
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
-    return guest
+
+
+def _database_disk(directory: Path, disk: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=directory) as temporary:
+        work = Path(temporary)
+        content = work / "content"
+        content.mkdir()
+        accounts.fill(content / accounts.NAME)
+        _format(work, content, work / disk.name)
+        (work / disk.name).rename(disk)
 
 
 def _version() -> str:
     sources = files("novacron.launch.guest")
     digest = hashlib.sha256(FORMAT.encode())
-    for name in ("workload.c", "init"):
+    for name in (*SOURCES, "init", "accounts.py"):
         digest.update((sources / name).read_bytes())
     return digest.hexdigest()[:16]
 
@@ -89,9 +117,13 @@ def _kernel(work: Path) -> tuple[Path, Path]:
     packages = [line.split()[-1] for line in depends if "Depends:" in line and "linux-image" in line]
     if not packages:
         raise GuestBuildError(f"no package {KERNEL_PACKAGE} is known", next_command="apt-get update")
-    _run("apt-get", "download", "-o", "APT::Sandbox::User=root", packages[0], cwd=work)
-    _run("dpkg-deb", "-x", str(next(work.glob("linux-image-*.deb"))), str(work / "kernel"))
+    _unpack(packages[0], work, work / "kernel")
     return next((work / "kernel/boot").glob("vmlinuz-*")), next((work / "kernel/lib/modules").iterdir())
+
+
+def _unpack(package: str, work: Path, target: Path) -> None:
+    _run("apt-get", "download", "-o", "APT::Sandbox::User=root", package, cwd=work)
+    _run("dpkg-deb", "-x", str(next(work.glob(f"{package}_*.deb"))), str(target))
 
 
 def _initramfs(work: Path, modules: Path, target: Path) -> None:
@@ -99,10 +131,8 @@ def _initramfs(work: Path, modules: Path, target: Path) -> None:
     (root / "bin").mkdir(parents=True)
     (root / "modules").mkdir()
     shutil.copyfile("/bin/busybox", root / "bin/busybox")
-    sources = files("novacron.launch.guest")
-    (root / "init").write_bytes((sources / "init").read_bytes())
-    (work / "workload.c").write_bytes((sources / "workload.c").read_bytes())
-    _run("gcc", "-O2", "-static", "-Wall", "-Werror", "-o", str(root / "bin/workload"), str(work / "workload.c"))
+    (root / "init").write_bytes((files("novacron.launch.guest") / "init").read_bytes())
+    compile_workload(work, root / "bin/workload")
     order = _load_order(modules)
     for path in order:
         shutil.copyfile(path, root / "modules" / path.name)
@@ -113,7 +143,18 @@ def _initramfs(work: Path, modules: Path, target: Path) -> None:
         os.utime(path, (int(EPOCH), int(EPOCH)))
     names = "".join(f"{path.relative_to(root)}\n" for path in sorted(root.rglob("*"))).encode()
     command = ("cpio", "--quiet", "--reproducible", "--owner=0:0", "-o", "-H", "newc")
-    target.write_bytes(_run(*command, cwd=root, stdin=names))
+    target.write_bytes(zstandard.ZstdCompressor(level=INITRD_LEVEL).compress(_run(*command, cwd=root, stdin=names)))
+
+
+def compile_workload(work: Path, target: Path) -> None:
+    """The workload, with all that it needs in one file; ``work`` is a folder to work in. Raises GuestBuildError."""
+    for name in SOURCES:
+        (work / name).write_bytes((files("novacron.launch.guest") / name).read_bytes())
+    _unpack(SQLITE_PACKAGE, work, work / "sqlite")
+    library = work / "sqlite" / SQLITE_LIBRARY
+    flags = ("-O2", "-static", "-s", "-Wall", "-Werror", f"-I{work / 'sqlite/usr/include'}")
+    code = [str(work / name) for name in SOURCES if name.endswith(".c")]
+    _run("gcc", *flags, "-o", str(target), *code, str(library), "-lm")
 
 
 def _load_order(modules: Path) -> list[Path]:
@@ -131,8 +172,8 @@ def _load_order(modules: Path) -> list[Path]:
     return order
 
 
-def _disk(work: Path, modules: Path, target: Path) -> None:
-    """An ext4 file system with real files: the kernel's own, about ``CONTENT_BYTES`` of them."""
+def _kernel_files(work: Path, modules: Path) -> Path:
+    """A folder of real files: the kernel's own, about ``CONTENT_BYTES`` of them."""
     content = work / "content"
     used = 0
     for path in sorted(modules.parents[2].rglob("*")):
@@ -142,6 +183,11 @@ def _disk(work: Path, modules: Path, target: Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
         used += path.stat().st_size
+    return content
+
+
+def _format(work: Path, content: Path, target: Path) -> None:
+    """An ext4 file system with these files."""
     for path in (content, *content.rglob("*")):
         os.utime(path, (int(EPOCH), int(EPOCH)))
     raw = work / "disk.raw"

@@ -5,12 +5,13 @@
  * page that was lost, stale, torn or swapped shows. Records are numbered and chained by a checksum; how many there must
  * be is kept in memory, so a disk that lost a write, or came back older than the memory, shows. After a cold boot the
  * chain goes on from the disk: "kept" says how many records were there, whole. A workload that reads has the disk's files
- * in the page cache: their digest must stay what it was, in the cache and on the disk.
+ * in the page cache: their digest must stay what it was, in the cache and on the disk. A workload with transactions works
+ * on a database of the disk as well (database.h).
  *
  * Arguments (novacron.NAME=N): seed; hot and cold, pages that are written and that are not; rate, pages written a second;
  * records, appended a second; skew, how many draws find the page to write, each below the last (1: all pages alike, 3: a
  * fifth of them gets four fifths of the writes); whole=1, a write fills the page with noise instead of changing parts of
- * it; read=1, read all files first.
+ * it; read=1, read all files first; transactions, of the database, a second.
  *
  * On the console: a status line (JSON) each second; "check" verifies everything; "rate N" sets pages dirtied a second;
  * "reboot" does that.
@@ -30,9 +31,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "database.h"
+
 enum { PAGE = 4096, SLOTS = 64, SLOT_GROUPS = 10, RECORD = 512, HEADER = 16 };
 #define DATA_PATH "/data"
 #define LOG_PATH DATA_PATH "/records"
+#define DATABASE_PATH DATA_PATH "/accounts.db"
 
 struct record {
     uint64_t number, seed, chain, check;
@@ -41,7 +45,7 @@ struct record {
 
 static uint64_t seed = 1;
 static uint32_t hot_pages = 12288, cold_pages = 40960;
-static uint64_t rate = 10000, records_s = 20;
+static uint64_t rate = 10000, records_s = 20, transactions_s;
 static unsigned skew = 1, whole, reads;
 static uint8_t *hot, *cold;
 static uint32_t *versions;
@@ -266,13 +270,14 @@ static void take_up_records(void) {
 static void check(const char *tag) {
     uint64_t lost, doubled, wrong, pages = check_pages();
     unsigned wrong_digests = check_files();
+    uint64_t wrong_rows = transactions_s ? database_check() : 0;
     check_records(&lost, &doubled, &wrong);
-    errors += pages + lost + doubled + wrong + wrong_digests;
+    errors += pages + lost + doubled + wrong + wrong_digests + wrong_rows;
     printf("{\"check\":\"%s\",\"errors\":%llu,\"pages\":%u,\"wrong_pages\":%llu,\"records\":%llu,\"lost\":%llu,"
-           "\"doubled\":%llu,\"wrong_records\":%llu,\"wrong_digests\":%u}\n",
+           "\"doubled\":%llu,\"wrong_records\":%llu,\"wrong_digests\":%u,\"wrong_rows\":%llu}\n",
            tag, (unsigned long long)errors, hot_pages + cold_pages, (unsigned long long)pages,
            (unsigned long long)record_count, (unsigned long long)lost, (unsigned long long)doubled,
-           (unsigned long long)wrong, wrong_digests);
+           (unsigned long long)wrong, wrong_digests, (unsigned long long)wrong_rows);
 }
 
 static void obey(char *line) {
@@ -314,6 +319,7 @@ static void option(const char *argument) {
     if (sscanf(argument, "novacron.skew=%llu", &value) == 1) skew = value;
     if (sscanf(argument, "novacron.whole=%llu", &value) == 1) whole = value;
     if (sscanf(argument, "novacron.read=%llu", &value) == 1) reads = value;
+    if (sscanf(argument, "novacron.transactions=%llu", &value) == 1) transactions_s = value;
 }
 
 static void *memory(size_t size) {
@@ -344,6 +350,7 @@ static void prepare(void) {
     if (log_fd < 0) printf("{\"error\":\"log\",\"errno\":%d}\n", errno);
     else take_up_records();
     if (reads) files = digest_files(0);
+    if (transactions_s && database_open(DATABASE_PATH, seed)) errors++;
 }
 
 int main(int count, char **arguments) {
@@ -353,6 +360,7 @@ int main(int count, char **arguments) {
     printf("{\"ready\":true,\"hot_pages\":%u,\"cold_pages\":%u,\"rate\":%llu,\"seed\":%llu}\n", hot_pages, cold_pages,
            (unsigned long long)rate, (unsigned long long)seed);
     uint64_t begin = now_us(), paced = begin, owed = 0, said = begin, appended = begin, state = mix(seed);
+    uint64_t transferred = begin;
     while (1) {
         uint64_t now = now_us();
         owed += (now - paced) * rate / 1000000;
@@ -363,11 +371,17 @@ int main(int count, char **arguments) {
             append_record();
             appended = now;
         }
+        if (transactions_s && now - transferred >= 1000000 / transactions_s) {
+            if (database_transfer()) errors++;
+            transferred = now;
+        }
         listen_to_console();
         if (now - said >= 1000000) {
-            printf("{\"t\":%llu,\"pages_dirtied\":%llu,\"records\":%llu,\"kept\":%llu,\"errors\":%llu}\n",
+            printf("{\"t\":%llu,\"pages_dirtied\":%llu,\"records\":%llu,\"kept\":%llu,\"transactions\":%llu,"
+                   "\"errors\":%llu}\n",
                    (unsigned long long)(now - begin) / 1000, (unsigned long long)dirtied,
-                   (unsigned long long)record_count, (unsigned long long)kept, (unsigned long long)errors);
+                   (unsigned long long)record_count, (unsigned long long)kept,
+                   (unsigned long long)database_transactions(), (unsigned long long)errors);
             said = now;
         }
         usleep(5000);

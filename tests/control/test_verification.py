@@ -3,7 +3,7 @@
 import pytest
 
 from novacron.agent.journal import Journal
-from novacron.control.kinds import MIGRATIONS, VMS
+from novacron.control.kinds import MIGRATIONS, NODES, VMS
 from novacron.core.ids import MigrationId
 from novacron.hypervisor.memory.machine import MemoryMachine
 from novacron.migration.handover import State
@@ -103,6 +103,22 @@ async def test_a_node_without_the_probe_refuses_before_anything_is_touched(sites
         assert f"no probe {probe} (there: other)" in there.problem.cause
         assert journal(b).find_attempt(there.id) is None
     assert await verdict(a) == WHOLE
+
+
+async def test_where_the_cluster_chooses_it_is_a_node_that_has_the_probe(short_dir):
+    async with two_clusters(short_dir, in_memory(), nodes=("node-1", "node-2")) as (a, b):
+        await a.boot_small()
+        put_program(b.probes_dir("node-2"), "web-answers", "echo fine")
+        await b.stop_node("node-2")
+        await b.start_node("node-2")
+        await b.until(NODES, "node-2", lambda node: node.probes == ("web-answers",))
+        for _ in range(2):
+            there = await a.ended((await a.migrate("demo", "site-b", MigrationPolicy(probe="web-answers"))).id)
+            assert (there.outcome, there.summary.verdict) == ("succeeded", "web-answers: fine")
+            assert (await b.ended(there.id)).target_node == "node-2"
+            await a.controller.migrations.rollback(there.id)
+            await a.until(MIGRATIONS, there.id, lambda move: move.outcome == "rolled_back")
+            await a.until(VMS, "demo", lambda found: found.state == "running" and found.migration_id is None)
 
 
 async def test_a_guest_whose_qemu_dies_within_the_window_goes_on_at_its_source(sites):

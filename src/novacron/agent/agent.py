@@ -182,6 +182,7 @@ class Agent:
             tuple(await self._vms.looks()),
             tuple([await self._report(attempt.migration_id) for attempt in self._journal.attempts()]),
             tuple(self._orphans.found),
+            self._arrivals.probes(),
         )
 
     async def _capabilities(self) -> HostCapabilities:

@@ -56,10 +56,14 @@ class Arrivals:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def probes(self) -> tuple[str, ...]:
+        """Names of those that are here now."""
+        return tuple(programs.names(self._operator.probes_dir))
+
     def check(self, wanted: GuestCheck) -> None:
         """Whether guests can be looked at like that here; raises ProbeUnknownError."""
         if wanted.probe and programs.find(self._operator.probes_dir, wanted.probe) is None:
-            there = ", ".join(programs.names(self._operator.probes_dir)) or "none"
+            there = ", ".join(self.probes()) or "none"
             raise ProbeUnknownError(
                 f"{self._operator.place} has no probe {wanted.probe} (there: {there})",
                 next_command="novacron migrate with another --probe, or put that program into the node's probes_dir",

@@ -63,6 +63,7 @@ def show(session: Session, node: str) -> None:
         ("disk", f"{format_size(can.disk_free_bytes)} free"),
         ("machines", f"{len(can.machine_types)} types" if can.machine_types else ""),
         ("seen", moment(value.seen_at)),
+        ("probes", ", ".join(value.probes)),
         ("orphans", "\n".join(map(_orphan_text, value.orphans))),
     )
     session.output.facts(found, facts)

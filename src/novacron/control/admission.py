@@ -54,7 +54,8 @@ class Admission:
         known = await self._database.read(lambda tx: self._check(tx, order))
         busy = await self._database.read(_busy)
         refused = await self._database.read(lambda tx: _nodes_of(tx, order.refused))
-        node = known or await self._vms.place(order.spec, order.node, avoid=busy | refused)
+        blind = await self._database.read(lambda tx: _without(tx, order.check.probe))
+        node = known or await self._vms.place(order.spec, order.node, avoid=busy | refused | blind)
         self._identity(node, order.spec.name, order.source_node)
         images = await self._database.read(lambda tx: specs.images_of(tx, order.spec, disks=False))
         await self._vms.supply(node.id, images)
@@ -199,6 +200,11 @@ def _nodes_of(tx: Transaction, attempts: Iterable[MigrationId]) -> frozenset[str
     """Names of the nodes that attempts were to go to."""
     found = (MIGRATIONS.find(tx, attempt) for attempt in attempts)
     return frozenset(record.value.target_node for record in found if record is not None)
+
+
+def _without(tx: Transaction, probe: str) -> frozenset[str]:
+    """Names of the nodes that did not have a probe when they were last asked."""
+    return frozenset(node.name for node in NODES.every(tx) if probe and probe not in node.probes)
 
 
 def _gone_back(tx: Transaction, report: MigrationReport) -> None:

@@ -247,6 +247,7 @@ class Nodes:
                 seen_at=now,
                 capabilities=description.capabilities,
                 orphans=description.orphans,
+                probes=description.probes,
             )
             NODES.put(tx, seen)
             for vm in list(VMS.every(tx)):

@@ -70,6 +70,7 @@ class NodeDescription(Struct, frozen=True):
     vms: tuple[VmReport, ...] = ()
     migrations: tuple[MigrationReport, ...] = ()
     orphans: tuple[Orphan, ...] = ()  # found at its start
+    probes: tuple[str, ...] = ()  # that its operator has given it
 
 
 class NodeEvent(Struct, frozen=True):

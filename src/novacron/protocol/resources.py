@@ -41,6 +41,7 @@ class Node(Struct, frozen=True):
     drain: str = ""  # draining, drained: it takes no VM; empty: it does
     seen_at: float = 0.0
     orphans: tuple[Orphan, ...] = ()  # found at its last start
+    probes: tuple[str, ...] = ()  # by which guests that arrive can be looked at there, when it was last asked
 
 
 class Image(Struct, frozen=True):

@@ -6,6 +6,7 @@ from novacron.agent.journal import Journal
 from novacron.control.kinds import MIGRATIONS, NODES, VMS
 from novacron.core.ids import MigrationId
 from novacron.hypervisor.memory.machine import MemoryMachine
+from novacron.migration.errors import HandoverPendingError, JournalError
 from novacron.migration.handover import State
 from novacron.protocol.migration import MigrationPolicy
 from support.clusters import in_memory, put_program, two_clusters
@@ -155,6 +156,36 @@ async def test_a_guest_that_dies_within_the_window_stays_where_that_is_asked_for
     assert (record.problem.code, record.phase) == ("guest_died", "window")
     await b.until(VMS, "demo", lambda found: found.state == "stopped")
     assert journal(b).attempt(there.id).state is State.RUNNING
+
+
+async def test_where_nothing_is_left_at_the_source_a_guest_that_died_stays_off(sites):
+    a, b = sites
+    vm = await a.boot_small()
+    there = await a.ended((await a.migrate("demo", "site-b", LONG)).id)
+    for site in (a, b):
+        await (await machine_at(site, vm.id)).kill()
+    record = await a.until(MIGRATIONS, there.id, lambda move: move.outcome == "unverified")
+    assert record.problem.code == "guest_died"
+    assert (journal(a).attempt(there.id).state, journal(b).attempt(there.id).state) == (State.SETTLED, State.RUNNING)
+    await b.controller.vms.start("demo")
+    assert (await machine_at(b, vm.id)).living
+
+
+async def test_what_is_recalled_from_a_node_that_is_silent_is_kept_until_there_is_an_answer(sites):
+    a, b = sites
+    await a.boot_small()
+    there = await a.ended((await a.migrate("demo", "site-b", LONG)).id)
+    recalls, attempt = a.agents["node-1"][0]._recalls, journal(a).attempt(there.id)
+    await b.stop_node("node-1")
+    assert (await recalls.look(None, attempt)).state == "silent"
+    with pytest.raises(HandoverPendingError):
+        await recalls.recall(None, attempt)
+    assert journal(a).attempt(there.id).state is State.RECALLED
+    with pytest.raises(JournalError):
+        await a.agents["node-1"][0]._outgoing.release(None, attempt)
+    await b.start_node("node-1")
+    assert (await recalls.recall(None, attempt)).state == "settled"  # it lives there
+    assert await verdict(b) == WHOLE
 
 
 async def test_a_guest_that_shut_itself_down_or_was_started_again_has_not_died(sites):

@@ -5,7 +5,7 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from novacron.repository import packs, writer as writing
+from novacron.repository import packs, reader, writer as writing
 from novacron.repository.check import check
 from novacron.repository.chunks import CHUNK_BYTES
 from novacron.repository.errors import (
@@ -24,7 +24,7 @@ from novacron.repository.errors import (
 )
 from novacron.repository.folder import FolderStore
 from novacron.repository.keys import Secret
-from novacron.repository.manifest import Manifest
+from novacron.repository.manifest import Manifest, Stream
 from novacron.repository.prune import prune
 from novacron.repository.repository import Repository
 from novacron.repository.writer import Writer
@@ -46,15 +46,15 @@ async def pieces(content: bytes, at_once: int = 2 * CHUNK_BYTES):
 
 async def stored(repository: Repository, name: str, content: bytes) -> Writer:
     writer = Writer(repository)
-    stream = await writer.store("disk", len(content), pieces(content))
+    stream = Stream.of("disk", len(content), await writer.store(pieces(content)))
     writer.commit(name, Manifest(1.0, (stream,), {"vm": "web"}))
     return writer
 
 
-def read(repository: Repository, name: str) -> bytes:
+async def read(repository: Repository, name: str) -> bytes:
     stream = repository.manifest(name).stream("disk")
     content = bytearray(stream.size_bytes)
-    for at, data in repository.read(stream):
+    async for at, data in reader.pieces(repository, stream):
         content[at : at + len(data)] = data
     return bytes(content)
 
@@ -87,10 +87,10 @@ async def test_what_is_stored_comes_back(tmp_path, seeds, tail, more):
     first, second = b"".join(map(chunk, seeds)) + end, b"".join(map(chunk, seeds + more)) + end
     await stored(repository, "one", first)
     again = await stored(repository, "two", second)
-    assert (read(repository, "one"), read(repository, "two")) == (first, second)
+    assert (await read(repository, "one"), await read(repository, "two")) == (first, second)
     assert again.written.new_chunks == len(set(more) - {0, *seeds})
     other = reopened(repository, tmp_path)
-    assert (read(other, "one"), read(other, "two")) == (first, second)
+    assert (await read(other, "one"), await read(other, "two")) == (first, second)
     assert check(other, read=True).faults == []
 
 
@@ -106,7 +106,7 @@ async def test_packs_are_closed_when_they_are_full(repository, monkeypatch):
     content = b"".join(map(chunk, range(1, 9)))
     await stored(repository, "one", content)
     assert len(repository.packs()) == 4
-    assert read(repository, "one") == content
+    assert await read(repository, "one") == content
 
 
 @pytest.mark.parametrize("secret", [Secret.passphrase("open sesame"), Secret.file(b"k" * 40), Secret.none()])
@@ -114,7 +114,7 @@ async def test_a_repository_opens_by_what_it_was_made_with_and_by_nothing_else(t
     store = FolderStore(tmp_path / "repository")
     repository = Repository.create(store, secret, tmp_path / "cache")
     await stored(repository, "one", chunk(1))
-    assert read(reopened(repository, tmp_path, secret), "one") == chunk(1)
+    assert await read(reopened(repository, tmp_path, secret), "one") == chunk(1)
     for wrong in (Secret.passphrase("open sesam"), Secret.file(b"l" * 40)):
         with pytest.raises(WrongKeyError):
             Repository.open(store, wrong, tmp_path / "cache")
@@ -138,7 +138,7 @@ async def test_a_manifest_is_never_replaced(repository):
     await stored(repository, "one", chunk(1))
     with pytest.raises(ManifestExistsError):
         await stored(repository, "one", chunk(2))
-    assert read(repository, "one") == chunk(1)
+    assert await read(repository, "one") == chunk(1)
     with pytest.raises(ManifestUnknownError):
         repository.manifest("two")
 
@@ -191,13 +191,13 @@ async def test_a_lost_or_damaged_index_is_told_again_by_the_packs(repository, st
     del store.objects[segment]
     lost = reopened(repository, tmp_path)
     with pytest.raises(ChunkUnknownError):
-        read(lost, "one")
+        await read(lost, "one")
     assert [fault.code for fault in check(lost, read=False).faults] == ["chunk_unknown"]
     with pytest.raises(ChunkUnknownError):
         prune(lost, grace_s=0, now=LATER)
     assert lost.rebuild_index() == 1
-    assert read(lost, "one") == content
-    assert read(reopened(lost, tmp_path), "one") == content
+    assert await read(lost, "one") == content
+    assert await read(reopened(lost, tmp_path), "one") == content
 
 
 async def test_the_headers_tell_an_index_where_a_trailer_is_damaged(repository, store):
@@ -206,7 +206,7 @@ async def test_the_headers_tell_an_index_where_a_trailer_is_damaged(repository, 
     (pack,) = [name for name in store.objects if name.startswith("packs/")]
     store.flip(pack, len(store.objects[pack][0]) - 40)
     repository.rebuild_index()
-    assert read(repository, "one") == content
+    assert await read(repository, "one") == content
     assert check(repository, read=True).faults[0].code == "repository_damaged"
 
 
@@ -216,7 +216,7 @@ async def test_a_damaged_copy_of_the_index_at_this_machine_is_fetched_again(repo
     copy.write_bytes(bytes(len(copy.read_bytes())))
     again = Repository.open(repository.store, KEY, tmp_path / "cache")
     again.refresh()
-    assert read(again, "one") == chunk(1)
+    assert await read(again, "one") == chunk(1)
 
 
 async def test_a_corrupt_chunk_is_stored_again_by_who_meets_it_and_heals_what_needs_it(repository, store):
@@ -225,7 +225,7 @@ async def test_a_corrupt_chunk_is_stored_again_by_who_meets_it_and_heals_what_ne
     (pack,) = [name for name in store.objects if name.startswith("packs/")]
     store.flip(pack, 5000)
     with pytest.raises(DamagedError, match="is corrupt"):
-        read(repository, "one")
+        await read(repository, "one")
     found = check(repository, read=True)
     assert [(fault.code, fault.manifests) for fault in found.faults] == [
         ("repository_damaged", ()),
@@ -233,7 +233,7 @@ async def test_a_corrupt_chunk_is_stored_again_by_who_meets_it_and_heals_what_ne
     ]
     repository.refresh()
     assert (await stored(repository, "two", content)).written.new_chunks == 3
-    assert read(repository, "one") == content
+    assert await read(repository, "one") == content
     prune(repository, grace_s=0, now=LATER)
     assert check(repository, read=True).faults == []
 
@@ -243,7 +243,7 @@ async def test_a_missing_pack_is_named(repository, store):
     (pack,) = [name for name in store.objects if name.startswith("packs/")]
     del store.objects[pack]
     with pytest.raises(PackMissingError, match=packs.name_of(pack)[:16]):
-        read(repository, "one")
+        await read(repository, "one")
     assert [fault.code for fault in check(repository, read=False).faults] == ["pack_missing"]
 
 
@@ -276,7 +276,7 @@ async def test_a_crash_at_any_call_leaves_a_whole_repository(tmp_path, after):
         assert found.faults == [], number
         for name, content in (("one", first), ("two", second), ("kept", chunk(9))):
             if name in again.manifests():
-                assert read(again, name) == content
+                assert await read(again, name) == content
         await stored(again, "three", first + second)
         prune(again, grace_s=0, now=LATER)
         assert check(again, read=True).faults == []
@@ -290,9 +290,22 @@ async def test_what_a_deleted_manifest_alone_needed_goes(repository):
     assert (waiting.marked, waiting.removed) == (1, 0)
     gone = prune(repository, grace_s=0, now=LATER + 3600)
     assert (gone.removed, len(repository.packs())) == (1, 1)
-    assert read(repository, "two") == chunk(2)
+    assert await read(repository, "two") == chunk(2)
     assert check(repository, read=True).faults == []
     assert (await stored(repository, "three", chunk(1))).written.new_chunks == 1
+
+
+async def test_of_a_pack_that_is_needed_in_small_part_that_part_is_stored_anew(repository):
+    await stored(repository, "one", b"".join(map(chunk, range(1, 8))))
+    await stored(repository, "two", b"".join(map(chunk, [7, 8])))
+    (before,) = {size for size, _ in repository.packs().values() if size > 3 * CHUNK_BYTES}
+    repository.delete_manifest("one")
+    pruned = prune(repository, grace_s=0, now=LATER)
+    assert (pruned.moved_chunks, pruned.removed) == (1, 1)
+    assert sum(size for size, _ in repository.packs().values()) < before / 2
+    assert await read(repository, "two") == b"".join(map(chunk, [7, 8]))
+    assert check(repository, read=True).faults == []
+    assert prune(repository, grace_s=0, now=LATER).marked == 0
 
 
 async def test_a_pack_that_is_used_again_loses_its_tombstone(repository):
@@ -309,7 +322,7 @@ async def test_a_writer_that_stands_still_while_its_packs_are_pruned_takes_its_m
     """As by SIGSTOP at that moment: the other one marks, waits, looks again and removes."""
     await stored(repository, "one", chunk(1))
     writer = Writer(repository)
-    stream = await writer.store("disk", CHUNK_BYTES, pieces(chunk(1)))
+    stream = Stream.of("disk", CHUNK_BYTES, await writer.store(pieces(chunk(1))))
     other = reopened(repository, tmp_path)
     other.delete_manifest("one")
     repository.delete_manifest("one")
@@ -327,7 +340,7 @@ async def test_a_writer_that_stands_still_while_its_packs_are_pruned_takes_its_m
         repository.refresh()
         await stored(repository, "two", chunk(1))
     repository.refresh()
-    assert read(repository, "two") == chunk(1)
+    assert await read(repository, "two") == chunk(1)
     assert check(repository, read=True).faults == []
 
 
@@ -337,5 +350,5 @@ async def test_an_error_of_the_source_ends_the_storing_and_counts_for_nothing(re
         raise RepositoryError("the disk could not be read")
 
     with pytest.raises(RepositoryError, match="the disk"):
-        await Writer(repository).store("disk", CHUNK_BYTES, failing())
+        await Writer(repository).store(failing())
     assert repository.manifests() == []

@@ -10,6 +10,8 @@ import msgspec
 import structlog
 
 from novacron.agent.arrivals import Arrivals
+from novacron.agent.checkpoint_store import CheckpointPlaces, CheckpointStore
+from novacron.agent.checkpoints import Checkpoints
 from novacron.agent.content_cache import ContentCache
 from novacron.agent.errors import JournalLostError
 from novacron.agent.events import Events
@@ -22,6 +24,7 @@ from novacron.agent.orphans import Orphans
 from novacron.agent.outgoing import OutgoingMigrations
 from novacron.agent.ram_images import RamImages
 from novacron.agent.recalls import Recalls
+from novacron.agent.restores import Restores
 from novacron.agent.survey import Surveys
 from novacron.agent.takeovers import TakeOvers
 from novacron.agent.vms import Vms
@@ -30,6 +33,7 @@ from novacron.core.ids import NodeId, VmId, new_id
 from novacron.hypervisor.driver import Driver, ImagePath
 from novacron.hypervisor.errors import HypervisorError
 from novacron.migration.handover import Role
+from novacron.protocol.checkpoint import CheckpointOrder, CheckpointRef, RestoreOrder, RestoreRef
 from novacron.protocol.migration import (
     HandoverQuestion,
     IncomingOrder,
@@ -62,6 +66,7 @@ from novacron.wire.probe import SESSION, answer_probe, probe
 from novacron.wire.server import Server
 
 LOOK_EVERY_S: Final = 2.0
+IN_DATA_DIR: Final = CheckpointPlaces()
 MakeDriver = Callable[[ImagePath], Driver]
 log = structlog.get_logger()
 
@@ -81,6 +86,7 @@ class Agent:
         credentials: Credentials,
         clock: Clock,
         operator: Operator = NOBODY,
+        checkpoints: CheckpointPlaces = IN_DATA_DIR,
     ) -> None:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._node_id = node_id
@@ -122,6 +128,28 @@ class Agent:
         self._recalls = Recalls(journal=self._journal, vms=self._vms, outgoing=self._outgoing, credentials=credentials)
         self._orphans = Orphans(self._driver, self._journal, ram_images)
         self._surveys = Surveys(self._driver, self._journal, self._vms, credentials, clock)
+        store = CheckpointStore(
+            checkpoints.folder or data_dir / "checkpoints",
+            checkpoints.key_file or data_dir / "checkpoints.key",
+            data_dir / "checkpoint-index",
+        )
+        self._checkpoints = Checkpoints(
+            driver=self._driver,
+            journal=self._journal,
+            vms=self._vms,
+            clock=clock,
+            store=store,
+            folder=data_dir / "checkpoint-work",
+            quota_bytes=checkpoints.quota_bytes,
+        )
+        self._restores = Restores(
+            driver=self._driver,
+            journal=self._journal,
+            vms=self._vms,
+            clock=clock,
+            store=store,
+            folder=data_dir / "restore-work",
+        )
         self._cache = ContentCache(self._driver, self._journal, self._vms)
         self._takeovers = TakeOvers(
             journal=self._journal,
@@ -156,6 +184,8 @@ class Agent:
         self._outgoing.address = self._incoming.address = advertise or self._server.address
         await self._incoming.recover()
         await self._outgoing.recover()
+        await self._checkpoints.recover()
+        await self._restores.recover()
         self._takeovers.recover()
         self._looking = asyncio.create_task(self._look())
         return self
@@ -167,6 +197,8 @@ class Agent:
             await asyncio.gather(self._looking, return_exceptions=True)
         await self._server.close()
         await self._takeovers.close()
+        await self._checkpoints.close()
+        await self._restores.close()
         await self._outgoing.close()
         await self._incoming.close()
         await self._arrivals.close()
@@ -284,6 +316,12 @@ class Agent:
         server.method("vm.report", VmRef, self._vms.report, allow=controller)
         server.method("vm.take_over", TakeOver, self._takeovers.take_over, allow=controller)
         server.duplex("vm.console", VmRef, self._vms.console, allow=controller)
+        server.method("checkpoint.create", CheckpointOrder, self._checkpoints.create, allow=controller)
+        server.method("checkpoint.report", CheckpointRef, self._checkpoints.report, allow=controller)
+        server.method("checkpoint.delete", CheckpointRef, self._checkpoints.delete, allow=controller)
+        server.method("checkpoint.restore", RestoreOrder, self._restores.restore, allow=controller)
+        server.method("checkpoint.restore_report", RestoreRef, self._restores.report, allow=controller)
+        server.method("checkpoint.restore_cancel", RestoreRef, self._restores.cancel, allow=controller)
         server.method("image.presence", ImageRef, self._images.presence, allow=controller)
         server.method("image.write", ImageWrite, self._images.write, allow=controller)
         server.method("image.delete", ImageRef, self._images.delete, allow=controller)

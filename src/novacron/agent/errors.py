@@ -6,7 +6,9 @@ AgentError
 ├── ProbeUnknownError    this node's operator has put no such probe here
 ├── HookFailedError      a program of this node's operator does not let a VM come
 ├── JournalLostError     VMs are here, and the journal that says whose they are is not
-└── MigrationUnknownError
+├── MigrationUnknownError
+├── CheckpointUnknownError     this node has no such checkpoint, or knows no such restore
+└── CheckpointBrokenOffError   it was given up before it was whole
 """
 
 from novacron.core.errors import ConflictError, NotFoundError, NovaCronError
@@ -56,6 +58,20 @@ class JournalLostError(AgentError, ConflictError):
     code = "journal_lost"
     exit_code = ConflictError.exit_code
     http_status = ConflictError.http_status
+
+
+class CheckpointUnknownError(AgentError, NotFoundError):
+    """This node has no such checkpoint, or knows no such restore."""
+
+    code = "checkpoint_unknown"
+    exit_code = NotFoundError.exit_code
+    http_status = NotFoundError.http_status
+
+
+class CheckpointBrokenOffError(AgentError):
+    """It was given up before it was whole."""
+
+    code = "checkpoint_broken_off"
 
 
 class MigrationUnknownError(AgentError, NotFoundError):

@@ -130,6 +130,11 @@ class Journal:
                 if write.exception() is None:
                     self._remember(vm_id, claim, attempt, facts)
 
+    async def settled(self) -> None:
+        """Return when no change is under way."""
+        async with self._lock:
+            return
+
     async def note(self, vm_id: VmId, **changes: str) -> None:
         """Change facts of a VM that has a claim."""
         await self.change(lambda: (self.claim(vm_id), None, msgspec.structs.replace(self.facts(vm_id), **changes)))

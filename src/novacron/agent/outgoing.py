@@ -120,6 +120,7 @@ class OutgoingMigrations:
             machine = await self._vms.running(request.vm_id)
 
             def decide() -> tuple[Claim, Attempt, None]:
+                self._vms.check_free(request.vm_id)
                 if any(a.vm_id == request.vm_id and a.state in handover.UNDER_WAY for a in self._journal.attempts()):
                     raise VmStateError(f"VM {request.vm_id} is migrating", next_command="novacron migration list")
                 return *handover.open_attempt(self._journal.owned(request.vm_id), request.migration_id), None

@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -31,10 +33,28 @@ class Vms:
         self._events = events
         self._locks: dict[VmId, asyncio.Lock] = {}
         self._looks = itertools.count(1)
+        self._held: dict[VmId, str] = {}
 
     def lock(self, vm_id: VmId) -> asyncio.Lock:
         """One change of a VM's power at a time."""
         return self._locks.setdefault(vm_id, asyncio.Lock())
+
+    @asynccontextmanager
+    async def held(self, vm_id: VmId, why: str) -> AsyncIterator[None]:
+        """Nothing else changes this VM meanwhile; raises VmStateError when it is migrating, or held."""
+        async with self.lock(vm_id):
+            self._held[vm_id] = why
+            try:
+                await self._journal.settled()  # a migration that was let in before is known from here on
+                self._not_moving(vm_id)
+                yield
+            finally:
+                del self._held[vm_id]
+
+    def check_free(self, vm_id: VmId) -> None:
+        """Raises VmStateError while it is ``held``."""
+        if why := self._held.get(vm_id):
+            raise VmStateError(f"VM {vm_id} cannot move now: {why}", next_command="novacron job list")
 
     async def machine(self, vm_id: VmId) -> Machine | None:
         """The instance that is this VM, when it lives."""

@@ -11,6 +11,7 @@ from litestar.types import ControllerRouterHandler
 
 from novacron.api import (
     batches,
+    checkpoints,
     clusters,
     console,
     events,
@@ -60,6 +61,12 @@ ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (
     vms.take_over_vm,
     vms.delete_vm,
     console.vm_console,
+    checkpoints.list_checkpoints,
+    checkpoints.get_checkpoint,
+    checkpoints.create_checkpoint,
+    checkpoints.cancel_checkpoint,
+    checkpoints.restore_checkpoint,
+    checkpoints.delete_checkpoint,
     migrations.list_migrations,
     migrations.get_migration,
     migrations.get_series,

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from novacron.protocol.resources import Batch, Image, Job, Migration, Node, PeerCluster, Plan, Vm
+from novacron.protocol.resources import Batch, Checkpoint, Image, Job, Migration, Node, PeerCluster, Plan, Vm
 
 T = TypeVar("T", bound=Struct)
 
@@ -40,6 +40,7 @@ IMAGES: Final = Kind("/images", "image", Image)
 MIGRATIONS: Final = Kind("/migrations", "migration", Migration)
 PLANS: Final = Kind("/plans", "", Plan)  # plans do not change
 BATCHES: Final = Kind("/batches", "batch", Batch)
+CHECKPOINTS: Final = Kind("/checkpoints", "checkpoint", Checkpoint)
 PEERS: Final = Kind("/peers", "peer", PeerCluster)
 JOBS: Final = Kind("/jobs", "", Job)  # jobs change without an event
 

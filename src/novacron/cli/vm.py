@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from novacron.cli import vm_requests, watching
+from novacron.cli import checkpoint, vm_requests, watching
 from novacron.cli.kinds import JOBS, VMS, Found, at
 from novacron.cli.measures import DURATION, SIZE
 from novacron.cli.output import Column
@@ -215,6 +215,9 @@ def console(session: Session, vm: str, *, linger: int) -> None:
     from novacron.cli.console import connect  # noqa: PLC0415 - a help text needs no WebSocket
 
     connect(session.context, vm, linger_s=linger / 1000)
+
+
+group.add_command(checkpoint.group)
 
 
 def _act(session: Session, vm: str, action: str, said: str) -> None:

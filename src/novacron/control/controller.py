@@ -15,6 +15,8 @@ from novacron.control import saved_state
 from novacron.control.admission import Admission
 from novacron.control.batch_workflow import BatchWorkflow
 from novacron.control.batches import Batches
+from novacron.control.checkpoint_workflows import CheckpointWorkflows
+from novacron.control.checkpoints import Checkpoints
 from novacron.control.images import Images
 from novacron.control.kinds import CLUSTERS, SCHEMA
 from novacron.control.maintenance import Maintenance
@@ -63,8 +65,9 @@ class Controller:
         self.plans = Plans(database, self.nodes, self.peers, self._site, clock)
         self.batches = Batches(database, self.peers, cluster.id, clock)
         self.maintenance = Maintenance(database, self.nodes, self.batches, cluster.id, clock)
+        self.checkpoints = Checkpoints(database, clock)
         self.runner = WorkflowRunner(database, self._workflows(), clock)
-        self.vms.runner = self.migrations.runner = self.batches.runner = self.runner
+        self.vms.runner = self.migrations.runner = self.batches.runner = self.checkpoints.runner = self.runner
 
     @classmethod
     @asynccontextmanager
@@ -132,7 +135,8 @@ class Controller:
         rollback = RollbackWorkflow(self.database, self.peers, self.migrations, own, self.clock)
         batch = BatchWorkflow(self.database, self.vms, self.migrations, self.cluster, self.clock)
         vms = VmWorkflows(self.database, self.nodes, self.vms)
-        return [*vms.workflows(), migrate.workflow(), rollback.workflow(), batch.workflow()]
+        checkpoints = CheckpointWorkflows(self.database, self.nodes, self.vms, self.clock)
+        return [*vms.workflows(), *checkpoints.workflows(), migrate.workflow(), rollback.workflow(), batch.workflow()]
 
     def _site(self, cluster_id: ClusterId) -> Site:
         if cluster_id == self.cluster.id:

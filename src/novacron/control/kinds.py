@@ -4,7 +4,18 @@ from typing import Final
 
 from novacron.database import resources
 from novacron.database.resources import Collection
-from novacron.protocol.resources import Batch, Cluster, Image, JoinToken, Migration, Node, PeerCluster, Plan, Vm
+from novacron.protocol.resources import (
+    Batch,
+    Checkpoint,
+    Cluster,
+    Image,
+    JoinToken,
+    Migration,
+    Node,
+    PeerCluster,
+    Plan,
+    Vm,
+)
 from novacron.workflow import journal
 
 CLUSTERS: Final = Collection("cluster", Cluster, what="cluster")
@@ -14,6 +25,7 @@ VMS: Final = Collection("vm", Vm, what="VM", list_command="novacron vm list")
 MIGRATIONS: Final = Collection("migration", Migration, what="migration", list_command="novacron migration list")
 PLANS: Final = Collection("plan", Plan, what="plan", list_command="novacron plan list")
 BATCHES: Final = Collection("batch", Batch, what="batch", list_command="novacron batch list")
+CHECKPOINTS: Final = Collection("checkpoint", Checkpoint, what="checkpoint", list_command="novacron vm checkpoint list")
 PEERS: Final = Collection("peer", PeerCluster, what="cluster", list_command="novacron federation list")
 TOKENS: Final = Collection("token", JoinToken, what="token")
 

@@ -13,6 +13,8 @@ ImageId = NewType("ImageId", str)
 MigrationId = NewType("MigrationId", str)
 BatchId = NewType("BatchId", str)
 PlanId = NewType("PlanId", str)
+CheckpointId = NewType("CheckpointId", str)
+RestoreId = NewType("RestoreId", str)
 TokenId = NewType("TokenId", str)
 RequestId = NewType("RequestId", str)
 

@@ -59,6 +59,9 @@ class NodeSettings(Struct, frozen=True):
     hook_timeout_ms: Annotated[int, Meta(ge=100, le=20_000)] = 10_000  # of each of them
     probes_dir: str = ""  # programs that look at guests that have arrived; empty: none
     controller: Address = ""  # where its controller is now, if it has moved since the node joined
+    checkpoint_dir: str = ""  # the repository of VMs' checkpoints; empty: in data_dir
+    checkpoint_key: str = ""  # the file with its key; empty: in data_dir, made when it is first needed
+    checkpoint_quota: Annotated[int, Meta(ge=0)] = 0  # bytes that checkpoints may take; 0: what there is room for
 
 
 class ClientSettings(Struct, frozen=True):

@@ -149,6 +149,10 @@ class Machine(Protocol):
         """
         ...
 
+    async def prepare_capture(self) -> None:
+        """Set what a stream needs that nobody answers: a stop before the switchover, no return path."""
+        ...
+
     async def migrate(self, socket: Path, *, downtime_ms: int) -> None:
         """Start to send to a listening unix socket."""
         ...

@@ -10,6 +10,7 @@ import click
 
 from novacron.agent import membership
 from novacron.agent.agent import Agent
+from novacron.agent.checkpoint_store import CheckpointPlaces
 from novacron.agent.membership import Membership
 from novacron.agent.operator import Operator
 from novacron.core.allocation import keep_freed_buffers
@@ -46,6 +47,11 @@ async def serving_node(settings: NodeSettings, invitation: str) -> AsyncIterator
             ),
             credentials=credentials,
             clock=clock,
+            checkpoints=CheckpointPlaces(
+                folder=Path(settings.checkpoint_dir) if settings.checkpoint_dir else None,
+                key_file=Path(settings.checkpoint_key) if settings.checkpoint_key else None,
+                quota_bytes=settings.checkpoint_quota,
+            ),
             operator=Operator(
                 probes_dir=Path(settings.probes_dir) if settings.probes_dir else None,
                 hooks_dir=Path(settings.hooks_dir) if settings.hooks_dir else None,

@@ -4,7 +4,7 @@ from typing import Final
 
 from novacron.core.clock import Clock
 from novacron.hypervisor.driver import Machine, MachineState
-from novacron.hypervisor.errors import QemuDiedError, QmpError
+from novacron.hypervisor.errors import QemuDiedError, QmpError, VmStateError
 from novacron.migration.announce import announce
 from novacron.migration.errors import QemuFailedError
 
@@ -35,7 +35,7 @@ async def take_back(machine: Machine, clock: Clock, *, running: bool) -> None:
             raise QemuDiedError(f"the QEMU of {machine.vm_id} is gone")
         try:
             await machine.resume()
-        except QmpError:
+        except (QmpError, VmStateError):  # the latter: it is about to settle
             if clock.monotonic() > deadline:
                 raise
         await clock.sleep(LOOK_EVERY_S)

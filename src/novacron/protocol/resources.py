@@ -5,7 +5,8 @@ Fields carry their unit in their names; times are seconds since 1970, UTC.
 
 from msgspec import Struct, field
 
-from novacron.core.ids import BatchId, ClusterId, ImageId, MigrationId, NodeId, PlanId, TokenId, VmId
+from novacron.core.ids import BatchId, CheckpointId, ClusterId, ImageId, MigrationId, NodeId, PlanId, TokenId, VmId
+from novacron.protocol.checkpoint import CheckpointFacts, WorkProgress
 from novacron.protocol.migration import MigrationPolicy, MigrationProgress, MigrationSummary, Strategy
 from novacron.protocol.node import Orphan
 from novacron.protocol.plan import LinkSample, Prediction, Survey
@@ -169,6 +170,21 @@ class Batch(Struct, frozen=True):
     problem: Problem | None = None  # of the batch itself, beside those of its moves
     started_at: float = 0.0
     ended_at: float = 0.0
+
+
+class Checkpoint(Struct, frozen=True):
+    """A VM as it was at one instant, kept at a node."""
+
+    id: CheckpointId
+    vm_id: VmId
+    vm_name: str
+    node_id: NodeId  # that keeps it
+    state: str  # creating, ready, restoring, deleting
+    job_id: str = ""  # of the last work on it
+    begun_at: float = 0.0
+    progress: WorkProgress = field(default_factory=WorkProgress)  # of that work
+    facts: CheckpointFacts | None = None  # once it is whole
+    problem: Problem | None = None  # what the last restore failed for
 
 
 class PeerCluster(Struct, frozen=True):

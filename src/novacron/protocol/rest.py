@@ -65,6 +65,19 @@ class ResizeRequest(Struct, frozen=True, forbid_unknown_fields=True):
     disks: dict[str, Bytes] = field(default_factory=dict)
 
 
+class CheckpointRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """``keep``: of this VM the newest so many; ``keep_for_ms``: it may go after so long. 0: it stays."""
+
+    keep: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    keep_for_ms: Annotated[int, Meta(ge=0)] = 0
+
+
+class RestoreRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """``force``: the VM is ended if it runs."""
+
+    force: bool = False
+
+
 class TakeOverRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """An operator's word that nobody else runs this VM."""
 

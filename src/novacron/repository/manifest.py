@@ -3,8 +3,8 @@
 manifest = a frame (``content.codec``, at most 1 GiB) of MessagePack, sealed as the object of its name
 """
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Self
 
 import msgspec
 from msgspec import Struct, field
@@ -12,7 +12,7 @@ from msgspec import Struct, field
 from novacron.content.codec import decode, encode
 from novacron.content.errors import MalformedContentError
 from novacron.core.units import GIB
-from novacron.repository.chunks import CHUNK_BYTES, CHUNKER, ID_BYTES
+from novacron.repository.chunks import CHUNKER, ID_BYTES
 from novacron.repository.errors import DamagedError
 from novacron.repository.keys import Keys
 from novacron.repository.sealing import open_object, seal_object
@@ -37,15 +37,21 @@ class Stream(Struct, frozen=True):
     size_bytes: int
     runs: tuple[Run, ...]
 
+    @classmethod
+    def of(cls, name: str, size_bytes: int, chunks: Mapping[int, bytes]) -> Self:
+        """From ids by the numbers of their chunks."""
+        runs: list[tuple[int, bytearray]] = []
+        for number, identity in sorted(chunks.items()):
+            if not runs or runs[-1][0] + len(runs[-1][1]) // ID_BYTES != number:
+                runs.append((number, bytearray()))
+            runs[-1][1].extend(identity)
+        return cls(name, size_bytes, tuple(Run(first, bytes(ids)) for first, ids in runs))
+
     def chunks(self) -> Iterator[tuple[int, bytes]]:
         """Numbers and ids, in order."""
         for run in self.runs:
             for at in range(0, len(run.ids), ID_BYTES):
                 yield run.first + at // ID_BYTES, run.ids[at : at + ID_BYTES]
-
-    def length_of(self, number: int) -> int:
-        """Of a chunk: the last may be shorter."""
-        return min(CHUNK_BYTES, self.size_bytes - number * CHUNK_BYTES)
 
 
 class Manifest(Struct, frozen=True):

@@ -10,7 +10,7 @@ Integers are little-endian. The pack's subkey is HKDF-SHA256(pack key, salt, "no
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -144,6 +144,12 @@ class PackReader:
             return self._store.get(path(self._pack), offset, length)
         except ObjectMissingError:
             raise PackMissingError(f"pack {self._pack[:16]} is missing") from None
+
+
+def size_of(lengths: Collection[int]) -> int:
+    """How large a pack is whose chunks have sealed bodies of these lengths."""
+    rest = START_BYTES + TAG_BYTES + _END.size
+    return rest + sum(lengths) + len(lengths) * (SEALED_HEADER_BYTES + _ENTRY.size)
 
 
 def path(pack: str) -> str:

@@ -1,54 +1,70 @@
 """Pruning: packs of which no manifest needs anything go, without a lock that writers would wait for.
 
-1. A pack without use gets a tombstone: writers store its chunks again instead of using them.
-2. One whose tombstone is older than the grace period is looked at again, against the manifests that there are then: it
+1. Of a pack that is needed in small part, that part is stored anew.
+2. A pack without use gets a tombstone: writers store its chunks again instead of using them.
+3. One whose tombstone is older than the grace period is looked at again, against the manifests that there are then: it
    goes when it is still without use, else its tombstone does.
 
-The order of step 2 (list the manifests while the tombstone stands, remove the pack, forget it in the index, then remove
+The order of step 3 (list the manifests while the tombstone stands, remove the pack, forget it in the index, then remove
 the tombstone) is what a writer's last look leans on (see ``writer``). The grace period only keeps slow writers from
 having to begin anew.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
+from novacron.repository.chunks import pack_chunk
 from novacron.repository.errors import ChunkUnknownError
 from novacron.repository.index import PREFIX_BYTES
-from novacron.repository.packs import name_of, path
+from novacron.repository.packs import FULL_BYTES, Blob, PackBuilder, name_of, path, size_of
 from novacron.repository.repository import TOMBSTONES, Repository
 
-UNUSED = "unused"
-DAMAGED = "damaged"
+UNUSED: Final = "unused"
+DAMAGED: Final = "damaged"
+WORTHWHILE: Final = 0.7  # a pack of which less is needed is not kept for that
+
+Needed = dict[str, dict[bytes, int]]  # pack → ids of its chunks that a manifest needs → how long each is there
 
 
 @dataclass(slots=True)
 class Pruned:
     """What was done."""
 
+    moved_chunks: int = 0
     marked: int = 0
     removed: int = 0
     removed_bytes: int = 0
-    kept_bytes: int = 0
 
 
 def prune(repository: Repository, *, grace_s: float, now: float) -> Pruned:
-    """Both steps.
+    """All steps.
 
     Raises IndexDamagedError, ChunkUnknownError, and DamagedError of a manifest: what is needed is not known then.
     """
-    repository.refresh()
     done = Pruned()
-    marked_at = {name_of(s.name): s.modified_at for s in repository.store.list(TOMBSTONES)}
-    stored = repository.packs()
-    needed = _needed(repository)
-    for pack, (_, put_at) in stored.items():
-        if pack not in needed and pack not in marked_at and now - put_at >= grace_s:
-            repository.mark(pack, UNUSED)
-            marked_at[pack] = now
-            done.marked += 1
     repository.refresh()
     needed = _needed(repository)
-    due = {pack for pack, at in marked_at.items() if now - at >= grace_s}
-    gone = due - needed
+    ripe = {pack: size for pack, (size, put_at) in repository.packs().items() if now - put_at >= grace_s}
+    marked_at = {name_of(stored.name): stored.modified_at for stored in repository.store.list(TOMBSTONES)}
+    poor = {
+        pack: needed.get(pack, {})
+        for pack, size in ripe.items()
+        if pack not in marked_at and _part(needed, pack) < WORTHWHILE * size
+    }
+    done.moved_chunks = _store_anew(repository, (identity for chunks in poor.values() for identity in chunks))
+    for pack in poor:
+        repository.mark(pack, UNUSED)
+        marked_at[pack] = now
+    done.marked = len(poor)
+    _remove(repository, {pack for pack, at in marked_at.items() if now - at >= grace_s}, done)
+    return done
+
+
+def _remove(repository: Repository, due: set[str], done: Pruned) -> None:
+    repository.refresh()
+    needed, stored = _needed(repository), repository.packs()
+    gone = due - needed.keys()
     for pack in gone:
         repository.store.delete(path(pack))
         done.removed += pack in stored
@@ -58,13 +74,11 @@ def prune(repository: Repository, *, grace_s: float, now: float) -> Pruned:
     for pack in due:
         if pack in gone or reasons.get(pack) != DAMAGED:  # what a damaged one holds is stored again by the next writer
             repository.unmark(pack)
-    done.kept_bytes = sum(size for pack, (size, _) in stored.items() if pack not in gone)
-    return done
 
 
-def _needed(repository: Repository) -> set[str]:
-    """Packs in which a chunk of a manifest lies; of several that have it, the one that stays."""
-    needed: set[str] = set()
+def _needed(repository: Repository) -> Needed:
+    """Of several packs that have a chunk, the one that stays is needed."""
+    needed: Needed = {}
     seen: set[bytes] = set()
     for name in repository.manifests():
         for identity in repository.manifest(name).chunk_ids():
@@ -74,8 +88,38 @@ def _needed(repository: Repository) -> set[str]:
                 places = repository.index.places(identity)
                 if not places:
                     raise ChunkUnknownError(f"the index knows no place of a chunk of {name}: it must be rebuilt first")
-                needed.add(places[0].pack)
+                needed.setdefault(places[0].pack, {})[identity] = places[0].length
     return needed
+
+
+def _part(needed: Needed, pack: str) -> int:
+    """What a pack would take that had only what is needed of this one."""
+    chunks = needed.get(pack)
+    return size_of(chunks.values()) if chunks else 0
+
+
+def _store_anew(repository: Repository, chunks: Iterable[bytes]) -> int:
+    """These chunks in packs of their own, known to the index; how many there were."""
+    packs: dict[str, list[Blob]] = {}
+    pack = PackBuilder(repository.keys)
+    moved = 0
+
+    def put() -> None:
+        name, content = pack.finish()
+        repository.store.put(path(name), content)
+        packs[name] = pack.blobs
+
+    for identity in chunks:
+        key = repository.keys.chunk_id
+        pack.add(identity, pack_chunk(repository.chunk(identity), identity, key))
+        moved += 1
+        if pack.size_bytes >= FULL_BYTES:
+            put()
+            pack = PackBuilder(repository.keys)
+    if pack.blobs:
+        put()
+    repository.index.add(packs)
+    return moved
 
 
 def _forget(repository: Repository, gone: set[str]) -> None:

@@ -9,13 +9,11 @@ docs/repository.md specifies the bytes. Everything here blocks: call it in threa
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Final, Self
 
 from novacron.repository import manifest as manifests, packs
-from novacron.repository.chunks import CHUNK_BYTES
 from novacron.repository.errors import (
     ChunkUnknownError,
     DamagedError,
@@ -27,7 +25,7 @@ from novacron.repository.errors import (
 )
 from novacron.repository.index import FOLDER as INDEX, Index
 from novacron.repository.keys import Keys, Secret, close_envelope, open_envelope
-from novacron.repository.manifest import Manifest, Stream
+from novacron.repository.manifest import Manifest
 from novacron.repository.packs import Blob, PackReader
 from novacron.repository.sealing import open_object, seal_object
 from novacron.repository.store import ObjectExistsError, ObjectMissingError, Store
@@ -124,11 +122,6 @@ class Repository:
             except DamagedError as error:
                 trouble = error  # another pack may have it too
         raise trouble
-
-    def read(self, stream: Stream) -> Iterator[tuple[int, bytes]]:
-        """Offsets and contents of all chunks that are not zeros, in order; raises as ``chunk`` does."""
-        for number, identity in stream.chunks():
-            yield number * CHUNK_BYTES, self.chunk(identity)
 
     def packs(self) -> dict[str, tuple[int, float]]:
         """What the store has: size in bytes, and when it was put."""

@@ -16,7 +16,7 @@ from typing import Final
 from novacron.core.errors import InternalError
 from novacron.repository.chunks import CHUNK_BYTES, chunk_id, is_zero, pack_chunk
 from novacron.repository.errors import VanishingPackError
-from novacron.repository.manifest import Manifest, Run, Stream
+from novacron.repository.manifest import Manifest
 from novacron.repository.packs import FULL_BYTES, Blob, PackBuilder, path
 from novacron.repository.repository import Repository
 from novacron.repository.store import ObjectExistsError
@@ -37,7 +37,7 @@ class Written:
 
 
 class Writer:
-    """One manifest's worth of storing. ``store`` its streams one after the other, then ``commit``."""
+    """One manifest's worth of storing. ``store`` content, then ``commit`` what it makes up."""
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
@@ -49,19 +49,16 @@ class Writer:
         self._packs: dict[str, list[Blob]] = {}
         self.written = Written()
 
-    async def store(self, name: str, size_bytes: int, pieces: AsyncIterator[Piece]) -> Stream:
-        """One stream; ``pieces`` in order, and zeros where none is. Raises RepositoryError, and what ``pieces`` does.
+    async def store(self, pieces: AsyncIterator[Piece]) -> dict[int, bytes]:
+        """Ids by the numbers of chunks that are not zeros. Raises RepositoryError, and what ``pieces`` does.
 
         A cancellation, or an error, leaves packs that nothing refers to.
         """
-        runs: list[tuple[int, bytearray]] = []
+        found: dict[int, bytes] = {}
         working: deque[asyncio.Task[list[tuple[int, bytes]]]] = deque()
 
         async def take() -> None:
-            for number, identity in await working[0]:
-                if not runs or runs[-1][0] + len(runs[-1][1]) // len(identity) != number:
-                    runs.append((number, bytearray()))
-                runs[-1][1].extend(identity)
+            found.update(await working[0])
             working.popleft()
 
         try:
@@ -73,13 +70,18 @@ class Writer:
                 await take()
         finally:
             await asyncio.gather(*working, return_exceptions=True)
-        return Stream(name, size_bytes, tuple(Run(first, bytes(ids)) for first, ids in runs))
+        return found
+
+    def flush(self) -> None:
+        """Put what waits for a pack to be full: ``written`` tells all then. Blocks."""
+        if self._pack.blobs:
+            last, self._pack = self._pack, PackBuilder(self._keys)
+            self._put(last)
 
     def commit(self, name: str, manifest: Manifest) -> None:
         """Make what was stored count; raises VanishingPackError, ManifestExistsError. Blocks."""
         repository = self._repository
-        if self._pack.blobs:
-            self._put(self._pack)
+        self.flush()
         repository.index.add(self._packs)
         self._check_used(self._used & repository.tombstones().keys())
         repository.put_manifest(name, manifest)

@@ -64,6 +64,7 @@ class MemoryMachine:
         self._ended = asyncio.Event()
         self._watchers: set[asyncio.Queue[MachineEvent | None]] = set()
         self._out = _Outgoing()
+        self._answered = True  # what leaves is told by its destination that it has come
         self._exports: dict[str, DiskView] = {}
         self._export_server: NbdServer | None = None
         self._servers: list[asyncio.Server] = []
@@ -177,6 +178,12 @@ class MemoryMachine:
     async def prepare_outgoing(self, *, throttle: bool = False) -> None:  # noqa: ARG002 - these guests outrun nothing
         """It is always ready to leave."""
         self._must_live()
+        self._answered = True
+
+    async def prepare_capture(self) -> None:
+        """Without a return path."""
+        self._must_live()
+        self._answered = False
 
     async def migrate(self, socket: Path, *, downtime_ms: int) -> None:
         """Start to send."""
@@ -331,7 +338,8 @@ class MemoryMachine:
                 await self._send_pages(writer, self._take_dirty(), stream.END)
                 writer.write(stream.device(msgspec.json.encode(self._guest.state)))
                 await writer.drain()
-                await stream.until_loaded(reader)
+                if self._answered:
+                    await stream.until_loaded(reader)
             finally:
                 writer.close()
         except asyncio.CancelledError:
@@ -352,7 +360,7 @@ class MemoryMachine:
 
     async def _send_rounds(self, writer: asyncio.StreamWriter) -> None:
         """All pages, then those that changed, until few are left; the guest stands still then."""
-        writer.write(stream.begin(self.spec.memory_bytes))
+        writer.write(stream.begin(self.spec.memory_bytes, answered=self._answered))
         self._tell("active")
         self._guest.dirty.clear()
         left: Sequence[int] = range(self.spec.memory_bytes // PAGE_BYTES)

@@ -25,14 +25,14 @@ _END_OF_SECTION: Final = struct.pack(">QBI", _EOS, _FOOTER, _RAM_SECTION)
 RETURN: Final = struct.Struct(">HHI")  # of the return path: type, length, value
 
 
-def begin(ram_bytes: int) -> bytes:
-    """Everything before the first page."""
+def begin(ram_bytes: int, *, answered: bool = True) -> bytes:
+    """Everything before the first page; ``answered``: with a return path."""
+    path = struct.pack(">BHHBHHI", _COMMAND, _OPEN_RETURN_PATH, 0, _COMMAND, _PING, 4, 1)
     return b"".join(
         (
             struct.pack(">II", 0x5145_564D, 3),
             struct.pack(">BI", _CONFIGURATION, len(MACHINE)) + MACHINE,
-            struct.pack(">BHH", _COMMAND, _OPEN_RETURN_PATH, 0),
-            struct.pack(">BHHI", _COMMAND, _PING, 4, 1),
+            path if answered else b"",
             struct.pack(">BI", _START, _RAM_SECTION) + _named(b"ram", version=4),
             struct.pack(">Q", ram_bytes | _MEM_SIZE) + bytes([len(BLOCK)]) + BLOCK + struct.pack(">Q", ram_bytes),
             _END_OF_SECTION,

@@ -150,6 +150,12 @@ class QemuMachine:
         await self._capabilities(*_CAPABILITIES, "pause-before-switchover", **{"auto-converge": throttle})
         await self.qmp("migrate-set-parameters", max_bandwidth=MAX_BANDWIDTH)
 
+    async def prepare_capture(self) -> None:
+        """With a return path QEMU would wait for the word of a destination."""
+        off = dict.fromkeys(("return-path", "auto-converge", "postcopy-ram"), False)
+        await self._capabilities("events", "pause-before-switchover", **off)
+        await self.qmp("migrate-set-parameters", max_bandwidth=MAX_BANDWIDTH)
+
     async def migrate(self, socket: Path, *, downtime_ms: int) -> None:
         """Start to send."""
         await self.set_downtime(downtime_ms)

@@ -1,0 +1,171 @@
+"""The disks of a running VM, brought into a repository as they are at one instant.
+
+All that is allocated first, while the guest writes; then what it wrote meanwhile, by rounds of dirty bitmaps. What is
+left when it stands still is read into files aside, so that it may go on before that is stored.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from novacron.core.units import MIB
+from novacron.hypervisor.driver import Machine
+from novacron.hypervisor.nbd.client import NbdClient
+from novacron.hypervisor.nbd.messages import ALLOCATION, DIRTY, ZERO, Extent
+from novacron.repository.chunks import CHUNK_BYTES
+from novacron.repository.manifest import Stream
+from novacron.repository.writer import Piece, Writer
+
+BITMAP: Final = "novacron-checkpoint-"  # and the number of the round
+READ_BYTES: Final = MIB
+READS_IN_FLIGHT: Final = 4
+Range = tuple[int, int]  # first byte and length: whole chunks
+Work = Callable[[int, list[Range], NbdClient], Awaitable[None]]
+
+
+class DiskCapture:
+    """``copy``, ``round`` as often as it pays, ``hold`` once the guest stands still, ``clean_up``, then ``streams``."""
+
+    def __init__(self, machine: Machine, writer: Writer, aside: Path) -> None:
+        self._machine = machine
+        self._writer = writer
+        self._aside = aside
+        self._disks = machine.spec.disks
+        self._names = [disk.id for disk in self._disks]
+        self._chunks: list[dict[int, bytes]] = [{} for _ in self._disks]
+        self._held: list[list[Range]] = [[] for _ in self._disks]
+        self._round = 0
+        self.in_use_bytes = 0  # of all disks, known after ``copy``
+
+    async def copy(self) -> None:
+        """All that is allocated."""
+        if self._names:
+            await self._machine.start_tracking(self._names, f"{BITMAP}0")
+            self.in_use_bytes = await self._each("", self._store)
+
+    async def round(self) -> int:
+        """What was written since the round before: so many bytes."""
+        return await self._rotated(self._store)
+
+    async def hold(self) -> int:
+        """The last round, of a guest that stands still, read into files aside."""
+        return await self._rotated(self._put_aside)
+
+    async def clean_up(self) -> None:
+        """Leave the guest's disks as they were."""
+        if self._names:
+            await forget_rounds(self._machine)
+
+    async def streams(self) -> tuple[Stream, ...]:
+        """Store what was held; the disks as they were at that instant."""
+        for number, ranges in enumerate(self._held):
+            await self._take(number, ranges, _read_file(self._aside / str(number), _pieces(ranges)))
+        return tuple(
+            Stream.of(f"disk/{disk.id}", disk.size_bytes, chunks)
+            for disk, chunks in zip(self._disks, self._chunks, strict=True)
+        )
+
+    async def _rotated(self, work: Work) -> int:
+        if not self._names:
+            return 0
+        old, new = f"{BITMAP}{self._round}", f"{BITMAP}{self._round + 1}"
+        await self._machine.rotate_tracking(self._names, old, new)
+        self._round += 1
+        found = await self._each(old, work)
+        await self._machine.drop_tracking(self._names, old)
+        return found
+
+    async def _each(self, bitmap: str, work: Work) -> int:
+        """``work`` on the chunks of every disk that ``bitmap`` marks, or all that are in use."""
+        total = 0
+        for number, export in enumerate(await self._machine.export_readable(self._names, bitmap)):
+            context = export.bitmap or ALLOCATION
+            async with NbdClient.connect(export, contexts=[context]) as disk:
+                ranges = list(_whole_chunks(await disk.extents(context), context, self._disks[number].size_bytes))
+                total += sum(length for _, length in ranges)
+                await work(number, ranges, disk)
+        await self._machine.end_exports()
+        return total
+
+    async def _store(self, number: int, ranges: list[Range], disk: NbdClient) -> None:
+        await self._take(number, ranges, _read(disk, _pieces(ranges)))
+
+    async def _put_aside(self, number: int, ranges: list[Range], disk: NbdClient) -> None:
+        self._held[number] = ranges
+        self._aside.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (self._aside / str(number)).open("wb") as file:
+            async for offset, data in _read(disk, _pieces(ranges)):
+                await asyncio.to_thread(os.pwrite, file.fileno(), data, offset)
+
+    async def _take(self, number: int, ranges: list[Range], pieces: AsyncIterator[Piece]) -> None:
+        """What these ranges hold now, zeros included."""
+        found = await self._writer.store(pieces)
+        for offset, length in ranges:
+            for chunk in range(offset // CHUNK_BYTES, -(-(offset + length) // CHUNK_BYTES)):
+                self._chunks[number].pop(chunk, None)
+        self._chunks[number].update(found)
+
+
+async def forget_rounds(machine: Machine) -> None:
+    """End exports and remove bitmaps of a capture, also of one that was broken off."""
+    await machine.end_exports()
+    for bitmap in await machine.bitmaps_like(BITMAP):
+        await machine.drop_tracking([disk.id for disk in machine.spec.disks], bitmap)
+
+
+def _whole_chunks(extents: Iterable[Extent], context: str, size_bytes: int) -> Iterator[Range]:
+    """Chunks that wanted extents touch, neighbours joined."""
+    first = end = 0
+    for extent in extents:
+        if bool(extent.flags & ZERO) if context == ALLOCATION else not extent.flags & DIRTY:
+            continue
+        begins = extent.offset // CHUNK_BYTES * CHUNK_BYTES
+        if begins > end:
+            if end > first:
+                yield first, end - first
+            first = begins
+        end = min(size_bytes, -(-(extent.offset + extent.length) // CHUNK_BYTES) * CHUNK_BYTES)
+    if end > first:
+        yield first, end - first
+
+
+def _pieces(ranges: Iterable[Range]) -> Iterator[Range]:
+    for offset, length in ranges:
+        for at in range(offset, offset + length, READ_BYTES):
+            yield at, min(READ_BYTES, offset + length - at)
+
+
+async def _read(disk: NbdClient, pieces: Iterator[Range]) -> AsyncIterator[Piece]:
+    """A few reads ahead."""
+    reads: deque[tuple[int, asyncio.Task[bytes]]] = deque()
+
+    def read_on(count: int) -> None:
+        reads.extend((at, asyncio.create_task(disk.read(at, length))) for at, length in islice(pieces, count))
+
+    read_on(READS_IN_FLIGHT)
+    try:
+        while reads:
+            yield reads[0][0], await reads[0][1]
+            reads.popleft()
+            read_on(1)
+    finally:
+        for _, reading in reads:
+            reading.cancel()
+        await asyncio.gather(*(reading for _, reading in reads), return_exceptions=True)
+
+
+async def _read_file(path: Path, pieces: Iterator[Range]) -> AsyncIterator[Piece]:
+    """What was put aside."""
+    for offset, length in pieces:
+        yield offset, await asyncio.to_thread(_read_part, path, offset, length)
+
+
+def _read_part(path: Path, offset: int, length: int) -> bytes:
+    """Holes at the end of a file read as zeros."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(length).ljust(length, b"\0")

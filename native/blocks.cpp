@@ -5,14 +5,13 @@ namespace novacron {
 BlockEncoder::BlockEncoder(uint64_t blocks, const Key& key, bool fresh)
     : key_(key), index_(blocks, fresh) {}
 
-Encoded BlockEncoder::encode(uint64_t first, size_t count, const uint8_t* data) {
+void BlockEncoder::encode(uint64_t first, size_t count, const uint8_t* data, Encoded& out) {
     std::vector<const uint8_t*> filled;
     for (size_t i = 0; i < count; ++i)
         if (const uint8_t* block = data + i * kPageBytes; !is_zero(block)) filled.push_back(block);
     std::vector<Digest> digests(filled.size());
     digest_pages(key_, filled.data(), filled.size(), digests.data());
 
-    Encoded out;
     OpWriter ops;
     size_t next = 0;
     for (size_t i = 0; i < count; ++i) {
@@ -33,13 +32,12 @@ Encoded BlockEncoder::encode(uint64_t first, size_t count, const uint8_t* data) 
             ++out.pages[kCopyClass];
         } else {
             ops.add(kLiteral, number);
-            out.literals.append(reinterpret_cast<const char*>(block), kPageBytes);
+            out.add_literal(block);
             ++out.pages[kLiteralClass];
         }
         index_.enter(number, digest);
     }
     out.ops = ops.take();
-    return out;
 }
 
 }  // namespace novacron

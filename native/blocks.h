@@ -11,7 +11,7 @@ class BlockEncoder {
     BlockEncoder(uint64_t blocks, const Key& key, bool fresh);
 
     // `count` consecutive blocks from `first` on, with their data.
-    Encoded encode(uint64_t first, size_t count, const uint8_t* data);
+    void encode(uint64_t first, size_t count, const uint8_t* data, Encoded& out);
 
     const BlockIndex& index() const { return index_; }
     void adopt(const Digest* digests, size_t count) { index_.adopt(digests, count); }

@@ -62,10 +62,21 @@ std::vector<Digest> as_digests(nb::bytes bytes) {
     return digests;
 }
 
-nb::tuple as_tuple(const Encoded& encoded) {
-    return nb::make_tuple(as_bytes(encoded.ops), as_bytes(encoded.literals), as_bytes(encoded.deltas),
-                          nb::make_tuple(encoded.pages[0], encoded.pages[1], encoded.pages[2], encoded.pages[3],
-                                         encoded.pages[4], encoded.pages[5]));
+// What `encode` says of a batch with `most` pages of data. The literals are a Python object from the beginning.
+template <typename Encode>
+nb::tuple encoded_as_tuple(size_t most, Encode&& encode) {
+    nb::object literals = nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(most * kPageBytes)));
+    if (!literals.is_valid()) throw nb::python_error();
+    Encoded out(reinterpret_cast<uint8_t*>(PyBytes_AS_STRING(literals.ptr())));
+    {
+        nb::gil_scoped_release released;
+        encode(out);
+    }
+    PyObject* shrunk = literals.release().ptr();
+    if (_PyBytes_Resize(&shrunk, static_cast<Py_ssize_t>(out.literal_bytes))) throw nb::python_error();
+    return nb::make_tuple(as_bytes(out.ops), nb::steal(shrunk), as_bytes(out.deltas),
+                          nb::make_tuple(out.pages[0], out.pages[1], out.pages[2], out.pages[3], out.pages[4],
+                                         out.pages[5]));
 }
 
 nb::bytes digest_blocks(nb::handle object, nb::bytes key) {
@@ -89,12 +100,7 @@ class PyBlockEncoder {
         const Buffer d(data, false);
         const uint64_t count = d.pages();
         check(first, count);
-        Encoded out;
-        {
-            nb::gil_scoped_release released;
-            out = encoder_.encode(first, count, d.data());
-        }
-        return as_tuple(out);
+        return encoded_as_tuple(count, [&](Encoded& out) { encoder_.encode(first, count, d.data(), out); });
     }
 
     void adopt(nb::bytes digests) {
@@ -139,17 +145,15 @@ class PyPageEncoder {
         std::vector<uint32_t> page(count), at(count);
         std::memcpy(page.data(), n.data(), n.size());
         std::memcpy(at.data(), p.data(), p.size());
+        size_t with_data = 0;
         for (size_t i = 0; i < count; ++i) {
+            with_data += at[i] != kNoData;
             if (page[i] >= encoder_->pages()) throw nb::value_error("a page outside");
             if (at[i] != kNoData && (d.size() < kPageBytes || at[i] > d.size() - kPageBytes))
                 throw nb::value_error("data outside");
         }
-        Encoded out;
-        {
-            nb::gil_scoped_release released;
-            out = encoder_->encode(page.data(), at.data(), count, d.data());
-        }
-        return as_tuple(out);
+        return encoded_as_tuple(with_data,
+                                [&](Encoded& out) { encoder_->encode(page.data(), at.data(), count, d.data(), out); });
     }
 
     void adopt(nb::bytes digests) {

@@ -87,7 +87,8 @@ void PageEncoder::adopt(const Digest* digests, size_t count) {
     }
 }
 
-Encoded PageEncoder::encode(const uint32_t* numbers, const uint32_t* positions, size_t count, const uint8_t* data) {
+void PageEncoder::encode(const uint32_t* numbers, const uint32_t* positions, size_t count, const uint8_t* data,
+                         Encoded& out) {
     // Digests first, for many pages side by side; pages of zeros and pages that are what the other side holds need none.
     ++batch_;
     std::vector<const uint8_t*> changed;
@@ -103,7 +104,6 @@ Encoded PageEncoder::encode(const uint32_t* numbers, const uint32_t* positions, 
     std::vector<Digest> digests(changed.size());
     digest_pages(key_, changed.data(), changed.size(), digests.data());
 
-    Encoded out;
     OpWriter ops;
     size_t next = 0;
     for (size_t i = 0; i < count; ++i) {
@@ -123,7 +123,6 @@ Encoded PageEncoder::encode(const uint32_t* numbers, const uint32_t* positions, 
         emit(number, page, digest, ops, out);
     }
     out.ops = ops.take();
-    return out;
 }
 
 // An all-zero digest stands for a page of zeros.
@@ -156,7 +155,7 @@ void PageEncoder::emit(uint32_t page, const uint8_t* data, const Digest& digest,
         ++out.pages[kDeltaClass];
     } else {
         ops.add(kLiteral, page);
-        out.literals.append(reinterpret_cast<const char*>(data), kPageBytes);
+        out.add_literal(data);
         ++out.pages[kLiteralClass];
     }
     std::memcpy(held, data, kPageBytes);

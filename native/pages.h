@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -12,8 +13,19 @@ namespace novacron {
 
 enum Class : size_t { kUnchangedClass, kZeroClass, kCopyClass, kDeltaClass, kLiteralClass, kBlockClass, kClasses };
 
+// Whole pages go to `literals`, which the caller has made large enough for every page that has data: they are most of
+// what there is, and so are copied once.
 struct Encoded {
-    std::string ops, literals, deltas;
+    explicit Encoded(uint8_t* literals) : literals(literals) {}
+
+    void add_literal(const uint8_t* page) {
+        std::memcpy(literals + literal_bytes, page, kPageBytes);
+        literal_bytes += kPageBytes;
+    }
+
+    uint8_t* literals;
+    size_t literal_bytes = 0;
+    std::string ops, deltas;
     std::array<uint64_t, kClasses> pages{};
 };
 
@@ -31,7 +43,7 @@ class PageEncoder {
     void look_into(std::vector<const BlockIndex*> disks) { disks_ = std::move(disks); }
 
     // `count` pages; data of page i at data + positions[i].
-    Encoded encode(const uint32_t* numbers, const uint32_t* positions, size_t count, const uint8_t* data);
+    void encode(const uint32_t* numbers, const uint32_t* positions, size_t count, const uint8_t* data, Encoded& out);
 
     const std::vector<Digest>& digests() const { return digests_; }
     uint64_t pages() const { return digests_.size(); }

@@ -6,12 +6,15 @@ import click
 import pytest
 
 from novacron.cli.live import live_line
+from novacron.cli.measures import BANDWIDTH
 from novacron.cli.migration_view import pictures
+from novacron.cli.policy import policy_of
 from novacron.cli.progress import Bar, describe, options, summary_facts
 from novacron.cli.texts import ago, moment, sizes, span
 from novacron.cli.vm_requests import parse_disk, parse_disk_size, parse_nic, read_seed
 from novacron.control.kinds import NODES
 from novacron.core.errors import InvalidInputError
+from novacron.core.settings import MigrateSettings
 from novacron.core.units import GIB, MIB
 from novacron.protocol.migration import ByteSplit, MigrationProgress, MigrationSummary
 from novacron.protocol.node import Orphan
@@ -31,6 +34,18 @@ def test_disks_cards_and_seeds(tmp_path):
     seed = read_seed(tmp_path)
     assert (seed.user_data, seed.meta_data, seed.network_config) == ("#cloud-config\n", "", "version: 2\n")
     assert read_seed(tmp_path / "user-data").user_data == "#cloud-config\n"
+
+
+def test_bandwidth_is_a_rate_or_a_share_of_the_link():
+    wanted = MigrateSettings()
+    rate = policy_of(wanted, bandwidth=BANDWIDTH.convert("200Mbit/s", None, None))
+    assert (rate.bandwidth_bytes_s, rate.bandwidth_share) == (25_000_000, None)
+    share = policy_of(wanted, bandwidth=BANDWIDTH.convert("60%", None, None), priority=3)
+    assert (share.bandwidth_bytes_s, share.bandwidth_share, share.priority) == (None, 0.6, 3)
+    assert BANDWIDTH.convert(0.5, None, None) == 0.5
+    for wrong in ("0%", "101%", "many%"):
+        with pytest.raises(click.BadParameter, match="write it like 60%"):
+            BANDWIDTH.convert(wrong, None, None)
 
 
 @pytest.mark.parametrize("text", ["tap", "user:br0", "wifi", "user,colour=red"])

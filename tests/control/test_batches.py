@@ -12,7 +12,7 @@ from novacron.protocol.migration import MigrationPolicy
 from novacron.protocol.resources import Node
 from novacron.protocol.rest import BatchRequest, StopRequest
 from novacron.protocol.vm import HostCapabilities, VmSpec
-from support.batches import QUICK, SLOW, begun, ended, history, outcomes, refusal
+from support.batches import QUICK, SLOW, URGENT, begun, ended, history, outcomes, refusal
 from support.clusters import cluster, in_memory, two_clusters
 
 
@@ -65,7 +65,7 @@ async def test_of_two_batches_at_one_link_the_one_of_higher_priority_goes_first(
         start = a.controller.batches.start
         low = await start(BatchRequest("site-b", ("low-1", "low-2"), concurrency=1, policy=SLOW))
         holds = await begun(a, "low-1")
-        urgent = await start(BatchRequest("site-b", ("urgent",), concurrency=1, priority=1, policy=QUICK))
+        urgent = await start(BatchRequest("site-b", ("urgent",), concurrency=1, policy=URGENT))
         await a.controller.migrations.cancel(holds.id)
         assert (await ended(a, urgent.id)).outcome == "succeeded"
         await begun(a, "low-2")

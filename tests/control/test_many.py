@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from novacron.control.kinds import MIGRATIONS, NODES, VMS
@@ -241,3 +242,16 @@ async def test_an_older_word_of_a_node_never_replaces_a_newer_one(short_dir):
         await a.start_node("node-1")
         await a.controller.vms.resume("demo")
         await a.until(VMS, "demo", lambda found: found.state == "running")
+
+
+async def test_two_that_leave_by_one_link_say_how_much_of_it_each_has(short_dir):
+    async with two_clusters(short_dir, in_memory()) as (a, _):
+        bound = MigrationPolicy(bandwidth_bytes_s=1000, verify_window_ms=0)
+        for name, priority in (("one", 0), ("two", 3)):
+            await a.boot_small(name)
+            await a.migrate(name, "site-b", msgspec.structs.replace(bound, priority=priority))
+        for name, priority in (("one", 0), ("two", 3)):
+            move = (await a.database.read(lambda tx, vm=name: VMS.get(tx, vm))).value.migration_id
+            found = await a.until(MIGRATIONS, move, lambda move: 0.2 < move.progress.link_share < 0.8)
+            assert found.priority == priority
+            await a.controller.migrations.cancel(move)

@@ -8,7 +8,7 @@ from novacron.control.errors import PlanStaleError
 from novacron.control.kinds import MIGRATIONS, PLANS, VMS
 from novacron.control.plans import GOOD_FOR_S
 from novacron.core.errors import InvalidInputError, NovaCronError
-from novacron.core.units import MIB
+from novacron.core.units import MIB, format_rate
 from novacron.hypervisor.memory.driver import MemoryHost
 from novacron.protocol.migration import MigrationPolicy
 from novacron.protocol.rest import MigrateRequest, PlanRequest
@@ -120,3 +120,28 @@ async def test_a_plan_for_what_would_be_refused_is_refused(short_dir):
         with pytest.raises(NovaCronError) as silent:
             await planned(a)
         assert silent.value.exit_code == 6
+
+
+async def test_a_share_of_the_link_becomes_a_rate_by_what_the_plan_takes_the_link_for(short_dir):
+    async with two_clusters(short_dir, in_memory()) as (a, _):
+        await a.boot_small()
+        share = msgspec.structs.replace(QUICK, bandwidth_share=0.5)
+        plan = await planned(a, policy=share)
+        assert f"of which it may have {format_rate(plan.link.rate_bytes_s / 2)}" in plan.reasons[0]
+        settled = plans.settled(plan)
+        assert (settled.bandwidth_share, settled.bandwidth_bytes_s) == (None, int(plan.link.rate_bytes_s / 2))
+        ended = await a.ended((await a.migrate("demo", "site-b", share)).id)
+        assert ended.outcome == "succeeded"
+        made = await a.database.read(lambda tx: PLANS.get(tx, ended.plan_id).value)
+        assert made.policy.bandwidth_share == 0.5
+
+
+async def test_a_link_that_was_shared_is_remembered_as_a_whole(short_dir):
+    async with two_clusters(short_dir, in_memory()) as (a, _):
+        await a.boot_small()
+        moved = await a.ended((await a.migrate("demo", "site-b", QUICK)).id)
+        half = msgspec.structs.replace(moved.summary, wire_bytes=9 * MIB, bandwidth_bytes_s=1000, link_share=0.25)
+        await a.database.write(lambda tx: MIGRATIONS.put(tx, msgspec.structs.replace(moved, summary=half), named=False))
+        await a.boot_small("other")
+        plan = await a.controller.plans.make(PlanRequest("other", "site-b", QUICK))
+        assert plan.link.rate_bytes_s == 4000

@@ -152,7 +152,7 @@ class FakePlans:
 
     async def plan(self, vm, to, policy):
         assert (vm.id, to.cluster_id, policy.strategy) == (VM, PEER, "auto")
-        return SimpleNamespace(id=PlanId(new_id("plan")), strategy="cold", predicted=None)
+        return SimpleNamespace(id=PlanId(new_id("plan")), strategy="cold", predicted=None, policy=policy)
 
 
 class NoImages:

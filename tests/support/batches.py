@@ -12,6 +12,7 @@ from novacron.protocol.migration import MigrationPolicy
 from novacron.protocol.resources import Migration
 
 QUICK = MigrationPolicy(verify_window_ms=0)
+URGENT = MigrationPolicy(verify_window_ms=0, priority=1)
 SLOW = MigrationPolicy(bandwidth_bytes_s=20)  # the small guest takes about a minute
 
 

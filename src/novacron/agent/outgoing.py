@@ -6,6 +6,7 @@ again and again, until it has answered that it runs, or that it lost what it had
 
 import asyncio
 import mmap
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -48,6 +49,7 @@ from novacron.wire.client import Client
 from novacron.wire.credentials import Credentials
 from novacron.wire.errors import WireError
 from novacron.wire.identity import SpiffeId
+from novacron.wire.shares import Shares, weight_of
 
 PROGRESS_EVERY_S: Final = 0.25
 ASK_EVERY_S: Final = 1.0
@@ -90,6 +92,7 @@ class OutgoingMigrations:
         self._ram_images = ram_images
         self._hooks = hooks
         self._moves: dict[MigrationId, _Move] = {}
+        self._links: defaultdict[str, Shares] = defaultdict(Shares)  # by the cluster at their other end
         self._shadows: dict[VmId, mmap.mmap] = {}  # of attempts that failed: the next one leans on them
         self.address = ""  # where this node serves
 
@@ -235,13 +238,16 @@ class OutgoingMigrations:
             known_state=facts.arrival_state,
             shadow=self._shadows.pop(order.vm_id, None),
         )
+        target = SpiffeId.parse(order.target.node)
         channel = await open_channel(
             order.target.address,
             self._credentials,
-            SpiffeId.parse(order.target.node),
+            target,
             order.migration_id,
             streams=order.policy.streams,
             rate_bytes_s=order.policy.bandwidth_bytes_s,
+            shares=self._links[target.trust_domain],
+            weight=weight_of(order.policy.priority),
         )
         async with channel:
             source = move.source = Source(outgoing, channel, move.meter, self._clock, lambda: self._commit(order))

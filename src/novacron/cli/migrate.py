@@ -5,7 +5,7 @@ import click
 from novacron.cli.batch import tell_begun
 from novacron.cli.follow import follow
 from novacron.cli.kinds import BATCHES, MIGRATIONS, PLANS
-from novacron.cli.measures import DURATION, RATE
+from novacron.cli.measures import BANDWIDTH, DURATION
 from novacron.cli.migration_view import MIGRATION
 from novacron.cli.plan_view import tell
 from novacron.cli.policy import policy_of
@@ -38,9 +38,15 @@ DEFAULT = "  [default: the setting migrate."
 )
 @click.option("--all-from", metavar="NODE", default="", help="All VMs of a node, instead of those that are named.")
 @click.option("--concurrency", type=int, help=f"Of many VMs, how many at once.{DEFAULT}batch_concurrency]")
-@click.option("--priority", type=int, default=0, show_default=True, help="Of many VMs: the higher goes before others.")
+@click.option(
+    "--priority",
+    type=click.IntRange(-9, 9),
+    default=0,
+    show_default=True,
+    help="On a link that is shared, three more are twice as much of it; a batch goes before those of a lower one.",
+)
 @click.option("--max-downtime", type=DURATION, help=f"How long the guest may stand still.{DEFAULT}max_downtime_ms]")
-@click.option("--bandwidth", type=RATE, help="At most this much of the link, for example 200Mbit/s.")
+@click.option("--bandwidth", type=BANDWIDTH, help="At most this much of the link: 200Mbit/s, or 60% of what it gives.")
 @click.option("--streams", type=int, help=f"Connections; 0: as many as the link needs.{DEFAULT}streams]")
 @click.option(
     "--level", type=int, help=f"Of compression, 1 to 19; 0: what the link leaves time for.{DEFAULT}compression_level]"
@@ -78,7 +84,7 @@ def command(
     concurrency: int | None,
     priority: int,
     max_downtime: int | None,
-    bandwidth: int | None,
+    bandwidth: float | None,
     streams: int | None,
     level: int | None,
     no_disks: bool,
@@ -115,9 +121,9 @@ def command(
         "migrate.compression_level": level,
     }
     wanted = load(flags=flags).settings.migrate
-    policy = policy_of(wanted, bandwidth_bytes_s=bandwidth, move_disks=not no_disks, probe=probe)
+    policy = policy_of(wanted, priority=priority, bandwidth=bandwidth, move_disks=not no_disks, probe=probe)
     if all_from or len(vms) > 1:
-        many = BatchRequest(to, vms, all_from, wanted.batch_concurrency, priority, policy)
+        many = BatchRequest(to, vms, all_from, wanted.batch_concurrency, policy)
         batch = session.client.post(BATCHES.path, Batch, many)
         tell_begun(session, batch, f"batch {batch.value.id} has begun", follows=follows)
         return

@@ -68,6 +68,7 @@ def show(session: Session, migration: str) -> None:
         ("from", f"{value.source_cluster} {value.source_node}"),
         ("to", f"{value.target_cluster} {value.target_node}"),
         ("state", describe(value)),
+        ("priority", str(value.priority) if value.priority else ""),
         ("attempt", f"{value.attempt}, after {value.retry_of}" if value.retry_of else ""),
         ("goes about it", value.differs),
         ("tried again by", value.retried_by or ""),

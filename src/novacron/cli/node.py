@@ -85,13 +85,19 @@ def invite(session: Session, *, valid: int) -> None:
 @click.argument("node")
 @click.option("--to", default="", metavar="CLUSTER[/NODE]", help="Where to, else to other nodes of its cluster.")
 @click.option("--concurrency", type=int, help="How many VMs at once.  [default: the setting migrate.batch_concurrency]")
-@click.option("--priority", type=int, default=0, show_default=True, help="The higher goes before other batches.")
+@click.option(
+    "--priority",
+    type=click.IntRange(-9, 9),
+    default=0,
+    show_default=True,
+    help="The higher goes before other batches; three more are twice as much of a link that is shared.",
+)
 @click.option("--follow", "follows", is_flag=True, help="Show how it goes, to the end.")
 @in_session
 def drain(session: Session, node: str, *, to: str, concurrency: int | None, priority: int, follows: bool) -> None:
     """Let a node take no VM any more, and move away what runs there. VMs that are off stay, and are named."""
     wanted = load(flags={"migrate.batch_concurrency": concurrency}).settings.migrate
-    request = DrainRequest(to, wanted.batch_concurrency, priority, policy_of(wanted))
+    request = DrainRequest(to, wanted.batch_concurrency, policy_of(wanted, priority=priority))
     begun = session.client.post(at(NODES, node, "drain"), Batch, request)
     tell_begun(session, begun, f"node {node} takes no VM, and is drained by batch {begun.value.id}", follows=follows)
 

@@ -5,16 +5,24 @@ from novacron.protocol.migration import MigrationPolicy
 
 
 def policy_of(
-    wanted: MigrateSettings, *, bandwidth_bytes_s: int | None = None, move_disks: bool = True, probe: str = ""
+    wanted: MigrateSettings,
+    *,
+    priority: int = 0,
+    bandwidth: float | None = None,
+    move_disks: bool = True,
+    probe: str = "",
 ) -> MigrationPolicy:
-    """What the API takes."""
+    """What the API takes. ``bandwidth``: bytes a second as an int, a share of the link as a float."""
+    share = isinstance(bandwidth, float)
     return MigrationPolicy(
         strategy=wanted.strategy,
         when_busy=wanted.when_busy,
         busy_after_ms=wanted.busy_after_ms,
         busy_then=wanted.busy_then,
         max_downtime_ms=wanted.max_downtime_ms,
-        bandwidth_bytes_s=bandwidth_bytes_s,
+        bandwidth_bytes_s=None if share or bandwidth is None else int(bandwidth),
+        bandwidth_share=bandwidth if share else None,
+        priority=priority,
         streams=wanted.streams,
         compression_level=wanted.compression_level,
         verify=wanted.verify,

@@ -36,6 +36,9 @@ WORDS: Final[Mapping[str, str]] = {
 }
 
 
+SHARED: Final = 0.99  # of a link: below it somebody else has some
+
+
 @dataclass(slots=True)
 class Bar:
     """How far a migration is. The plan grows with each round, so done / total alone would run backwards."""
@@ -75,7 +78,8 @@ def _rates(migration: Migration) -> list[str]:
     progress = migration.progress
     parts = []
     if progress.wire_rate_bytes_s:
-        parts.append(f"{format_rate(progress.wire_rate_bytes_s)} on the link")
+        shared = f", {progress.link_share:.0%} of what goes there" if progress.link_share < SHARED else ""
+        parts.append(f"{format_rate(progress.wire_rate_bytes_s)} on the link{shared}")
     if progress.dirty_rate_bytes_s:
         parts.append(f"guest dirties {format_rate(progress.dirty_rate_bytes_s)}")
     if progress.throttle_percent:
@@ -109,6 +113,7 @@ def summary_facts(summary: MigrationSummary) -> tuple[tuple[str, str], ...]:
         ("on the wire", f"{format_size(summary.wire_bytes)} ({parts})" if parts else format_size(summary.wire_bytes)),
         ("sent as", _split(summary.split)),
         ("average", format_rate(summary.bandwidth_bytes_s)),
+        ("of the link", f"{summary.link_share:.0%} of what went there" if summary.link_share < SHARED else ""),
         ("verified", f"{'yes' if summary.verified else 'no'}: {summary.verdict}".removesuffix(": ")),
     )
 

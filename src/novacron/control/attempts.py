@@ -74,6 +74,7 @@ def begin(tx: Transaction, order: Order, now: float) -> Migration:
         phase="prepare",
         source_node=source.name,
         started_at=now,
+        priority=order.policy.priority,
         plan_id=order.plan.id if order.plan else None,
         predicted=order.plan.predicted if order.plan else None,
         rolls_back=order.rolls_back,
@@ -124,6 +125,7 @@ def follow_up(tx: Transaction, broken: Migration, wanted: Wanted, now: float) ->
         source_node=broken.source_node,
         started_at=now,
         rolls_back=broken.rolls_back,
+        priority=broken.priority,
     )
     return _put(tx, vm.value, waiting, again)
 

@@ -82,7 +82,7 @@ def begin(
         target_node=to.node,
         drains=drains,
         concurrency=request.concurrency,
-        priority=request.priority,
+        priority=request.policy.priority,
         moves=moves.in_order(found),
         started_at=now,
     )

@@ -3,7 +3,7 @@
 import msgspec
 
 from novacron.control.attempts import Wanted
-from novacron.protocol.migration import IncomingReady, MigrationRef, MigrationReport, OutgoingOffer
+from novacron.protocol.migration import IncomingReady, MigrationPolicy, MigrationRef, MigrationReport, OutgoingOffer
 from novacron.workflow.definition import StepContext
 
 
@@ -17,8 +17,8 @@ class MigrateJob:
         self.vm_id = wanted.vm_id
         self.node_id = wanted.node_id
         self.target = wanted.target
-        strategy = context.results.get("plan", {}).get("strategy", wanted.policy.strategy)
-        self.policy = msgspec.structs.replace(wanted.policy, strategy=strategy)
+        planned = context.results.get("plan")
+        self.policy = msgspec.convert(planned, MigrationPolicy) if planned else wanted.policy
         self.ref = MigrationRef(self.migration_id, self.vm_id)
 
     @property

@@ -18,7 +18,7 @@ from novacron.control.kinds import MIGRATIONS, VMS
 from novacron.control.migrate_job import MigrateJob
 from novacron.control.nodes import Nodes
 from novacron.control.peers import Destination
-from novacron.control.plans import Plans
+from novacron.control.plans import Plans, settled
 from novacron.control.sites import Site
 from novacron.control.window import RETURNED, Window
 from novacron.core.clock import Clock
@@ -99,9 +99,9 @@ class MigrateWorkflow:
         await context.commit(lambda tx: _leave_waiting(tx, job.migration_id))
 
     async def _plan(self, context: StepContext) -> Json:
-        """The strategy, where it was left open; the record says what is expected."""
+        """What the policy leaves to a plan; the record says what is expected."""
         job = MigrateJob(context)
-        if job.wanted.policy.strategy != "auto":
+        if job.wanted.policy.strategy != "auto" and job.wanted.policy.bandwidth_share is None:
             return {}
         record, vm = await self._database.read(
             lambda tx: (MIGRATIONS.get(tx, job.migration_id).value, VMS.get(tx, job.vm_id).value)
@@ -115,7 +115,7 @@ class MigrateWorkflow:
             MIGRATIONS.put(tx, planned, named=False)
 
         await context.commit(note)
-        return {"strategy": plan.strategy}
+        return _plain(settled(plan))
 
     async def _open(self, context: StepContext) -> Json:
         """The source's node burns an epoch for this attempt."""

@@ -32,6 +32,7 @@ FIGURES: Final[tuple[tuple[str, str, Callable[[MigrationProgress], float]], ...]
     ("rtt_seconds", "Smallest round-trip time of its link.", lambda now: now.rtt_ms / 1000),
     ("throttle_ratio", "Share of CPU time taken from the guest.", lambda now: now.throttle_percent / 100),
     ("streams", "Connections that it uses.", lambda now: now.streams),
+    ("link_share_ratio", "Its part of what its node sends to that cluster.", lambda now: now.link_share),
 )
 
 

@@ -2,8 +2,6 @@
 
 from typing import Final
 
-import msgspec
-
 from novacron.control import attempts, plans, rollbacks
 from novacron.control.errors import MigrationRefusedError
 from novacron.control.kinds import MIGRATIONS, NODES, PLANS, VMS
@@ -62,9 +60,15 @@ class Migrations:
         def begin(tx: Transaction) -> Migration:
             plan, now = PLANS.get(tx, request.plan_id).value, self._clock.now()
             plans.check(plan, VMS.get(tx, request.vm).value, to, now)
-            policy = msgspec.structs.replace(plan.policy, strategy=plan.strategy)
             order = attempts.Order(
-                migration_id, plan.vm_id, self._cluster.name, to.cluster_id, to.cluster, plan.target_node, policy, plan
+                migration_id,
+                plan.vm_id,
+                self._cluster.name,
+                to.cluster_id,
+                to.cluster,
+                plan.target_node,
+                plans.settled(plan),
+                plan,
             )
             return attempts.begin(tx, order, now)
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
+
 from novacron.control import attempts
 from novacron.control.errors import MigrationRefusedError, PlanStaleError
 from novacron.control.kinds import MIGRATIONS, PLANS, VMS
@@ -91,6 +93,17 @@ class Plans:
         return plan
 
 
+def settled(plan: Plan) -> MigrationPolicy:
+    """Its policy, with all that a plan decides."""
+    share = plan.policy.bandwidth_share
+    return msgspec.structs.replace(
+        plan.policy,
+        strategy=plan.strategy,
+        bandwidth_bytes_s=int(prediction.rate(plan.link, plan.policy)) if share else plan.policy.bandwidth_bytes_s,
+        bandwidth_share=None,
+    )
+
+
 def check(plan: Plan, vm: Vm, to: Destination, now: float) -> None:
     """Raises PlanStaleError with everything that the world has that the plan has not."""
     changed = [
@@ -133,17 +146,24 @@ def _moves_to(tx: Transaction, cluster: str) -> list[Migration]:
 
 
 def _remembered(tx: Transaction, before: Sequence[Migration]) -> LinkSample | None:
-    """The best of the last few that had enough to send, and were not held back; None when there is none."""
+    """The best of the last few that had enough to send, and were not held back; None when there is none.
+
+    Of a link that they shared with others, they say how much of it they had.
+    """
     telling = [
         move
         for move in before
         if move.summary is not None
         and move.summary.wire_bytes >= TELLING_BYTES
-        and attempts.wanted(tx, move.id).policy.bandwidth_bytes_s is None
+        and _unbound(attempts.wanted(tx, move.id).policy)
     ][:LATEST]
     if not telling:
         return None
     return LinkSample(
-        rate_bytes_s=max(move.summary.bandwidth_bytes_s for move in telling if move.summary),
+        rate_bytes_s=max(move.summary.bandwidth_bytes_s / move.summary.link_share for move in telling if move.summary),
         rtt_ms=min(move.progress.rtt_ms for move in telling),
     )
+
+
+def _unbound(policy: MigrationPolicy) -> bool:
+    return policy.bandwidth_bytes_s is None and policy.bandwidth_share is None

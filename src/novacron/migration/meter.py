@@ -9,6 +9,7 @@ from novacron.core.units import format_rate
 from novacron.migration.traffic import Traffic
 from novacron.protocol.migration import MigrationProgress, MigrationSummary, Verdict
 from novacron.wire.estimate import Throughput
+from novacron.wire.shares import Share
 
 RATE_WINDOW_S: Final = 2.0
 SHRINKS: Final = 0.9  # of the round before: a round that had less to send
@@ -26,6 +27,7 @@ class Meter:
     dirty_rate_bytes_s: float = 0.0
     rtt_ms: float = 0.0
     streams: int = 0
+    share: Share | None = None  # of the way that others take, too
     throttle_percent: int = 0
     compression_level: int = 0
     note: str = ""
@@ -121,6 +123,7 @@ class Meter:
             wire_bytes=self.wire_bytes,
             rtt_ms=self.rtt_ms,
             streams=self.streams,
+            link_share=self.share.now(self.clock.monotonic()) if self.share else 1.0,
             throttle_percent=self.throttle_percent,
             compression_level=self.compression_level,
             converging=True if settled else self.converging,
@@ -156,4 +159,5 @@ class Meter:
             verdict=verdict.word,
             lifeless=verdict.lifeless,
             notes=verdict.notes,
+            link_share=self.share.of_way() if self.share else 1.0,
         )

@@ -136,7 +136,8 @@ def standing_still(work: Work, bytes_s: float) -> Rounds:
 
 def rate(link: LinkSample, policy: MigrationPolicy) -> float:
     """Bytes a second that this migration may have of the link."""
-    return max(1.0, min(link.rate_bytes_s, policy.bandwidth_bytes_s or math.inf))
+    share = link.rate_bytes_s * (policy.bandwidth_share or 1.0)
+    return max(1.0, min(share, policy.bandwidth_bytes_s or math.inf))
 
 
 def through(work: Work, bytes_s: float) -> float:

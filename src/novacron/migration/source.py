@@ -150,7 +150,7 @@ class Source:
 
     async def _copy(self) -> None:
         """The disks, while the guest goes on writing to them; then what it wrote meanwhile."""
-        self._meter.phase, self._meter.streams = "copy", self._channel.streams
+        self._meter.phase, self._meter.streams, self._meter.share = "copy", self._channel.streams, self._channel.share
         self._meter.plan(self._spec.memory_bytes)
         await self._machine.prepare_outgoing(throttle=self._out.policy.when_busy == "throttle")
         await self._disks.copy()
@@ -194,6 +194,7 @@ class Source:
 
     async def _switch_over(self) -> None:
         """The guest is stopped: the last blocks, the last pages, the device state, until QEMU says: complete."""
+        self._channel.hurry()
         self._meter.phase = "switchover"
         self._meter.round = self._watch.rounds
         self._meter.stopped_at = self._watch.stopped_at

@@ -23,6 +23,7 @@ PHASES: Final = (
 )
 
 
+Priority = Annotated[int, Meta(ge=-9, le=9)]
 Strategy = Literal["stream", "cold"]
 WantedStrategy = Literal["stream", "cold", "auto"]
 WhenBusy = Literal["wait", "throttle", "stop"]
@@ -63,6 +64,7 @@ class MigrationPolicy(Struct, frozen=True):
     changes its memory faster than the link takes it: ``wait`` for a calmer moment, ``throttle`` its CPUs, ``stop`` it
     until the rest has moved. ``verify``, ``probe`` and ``verify_within_ms`` are a ``GuestCheck``; ``on_unverified`` is
     what happens to a guest that does not pass it, or dies within the window: back to the source, or it stays.
+    ``priority``: of what shares a link; three steps more are twice as much of it.
     """
 
     strategy: WantedStrategy = "stream"
@@ -71,6 +73,8 @@ class MigrationPolicy(Struct, frozen=True):
     busy_then: BusyThen = "throttle"  # what the attempt after that one does
     max_downtime_ms: Annotated[int, Meta(ge=1)] = 300
     bandwidth_bytes_s: Annotated[int, Meta(ge=1)] | None = None  # None: as much as the link gives
+    bandwidth_share: Annotated[float, Meta(gt=0, le=1)] | None = None  # at most, of the rate that a plan takes it for
+    priority: Priority = 0
     streams: Annotated[int, Meta(ge=0, le=16)] = 0  # 0: as many as the link needs
     compression_level: Annotated[int, Meta(ge=0, le=19)] = 1  # 0: what the link leaves time for
     verify: Verify = "any"
@@ -116,6 +120,7 @@ class MigrationProgress(Struct, frozen=True):
     wire_bytes: int = 0
     rtt_ms: float = 0.0
     streams: int = 0  # connections that it uses
+    link_share: float = 1.0  # of what its node sends to that cluster
     compression_level: int = 0  # as it is now; 0: not known yet
     throttle_percent: int = 0  # of CPU time taken from the guest, so that it converges
     converging: bool | None = None
@@ -140,6 +145,7 @@ class MigrationSummary(Struct, frozen=True):
     verdict: str = ""  # by what it was verified, or what was missing
     lifeless: bool = False  # it gave no sign of life at all
     notes: Notes = ()  # what failed at the destination beside it
+    link_share: float = 1.0  # of what its node has sent to that cluster meanwhile
 
 
 class OpenRequest(Struct, frozen=True):

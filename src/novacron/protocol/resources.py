@@ -88,6 +88,7 @@ class Migration(Struct, frozen=True):
     lost_since: float = 0.0  # of a guest that died and went on at its source: what it did from then on is lost
     begins_at: float = 0.0  # of a phase "waiting"
     differs: str = ""  # why this attempt does not go about it as was asked for
+    priority: int = 0  # among those that share its link
     epoch: int = 0
     source_node: str = ""
     target_node: str = ""

@@ -13,7 +13,6 @@ from novacron.protocol.vm import Bytes, CloudInitSeed, Name, ShortText, Vcpus
 Reference = Annotated[str, Meta(min_length=1, max_length=200)]  # a name or an id
 MaybeReference = Annotated[str, Meta(max_length=200)]
 Concurrency = Annotated[int, Meta(ge=1, le=64)]
-Priority = Annotated[int, Meta(ge=-9, le=9)]
 
 
 class DiskRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,13 +104,15 @@ class PlanRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BatchRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Move ``vms``, or all that ``node`` has, to ``to``: a cluster (the own one: other nodes of it), or a node."""
+    """Move ``vms``, or all that ``node`` has, to ``to``: a cluster (the own one: other nodes of it), or a node.
+
+    At one link a batch whose policy has a higher priority goes before others.
+    """
 
     to: Reference
     vms: Annotated[tuple[Reference, ...], Meta(max_length=1000)] = ()
     node: MaybeReference = ""
     concurrency: Concurrency = 2
-    priority: Priority = 0
     policy: MigrationPolicy = field(default_factory=MigrationPolicy)
 
 
@@ -120,7 +121,6 @@ class DrainRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
     to: MaybeReference = ""
     concurrency: Concurrency = 2
-    priority: Priority = 0
     policy: MigrationPolicy = field(default_factory=MigrationPolicy)
 
 

@@ -18,6 +18,7 @@ from novacron.wire.credentials import Credentials
 from novacron.wire.errors import ConnectionBrokenError, ConnectionClosedError, FrameError, WireError
 from novacron.wire.identity import SpiffeId
 from novacron.wire.pacing import TokenBucket
+from novacron.wire.shares import Shares
 from novacron.wire.streams import streams_to
 
 FRAME_PART: Final = FIRST_FREE_FRAME
@@ -39,10 +40,18 @@ class ParallelChannel:
     Leaving normally closes in order (what was sent arrives), leaving by an error aborts.
     """
 
-    def __init__(self, connections: list[Connection], *, pacing: TokenBucket | None = None) -> None:
+    def __init__(
+        self,
+        connections: list[Connection],
+        *,
+        pacing: TokenBucket | None = None,
+        shares: Shares | None = None,
+        weight: float = 1.0,
+    ) -> None:
         self._connections = connections
         self._pacing = pacing
         self._waiting = 0  # sends that are held back by it
+        self.share = shares.join(weight, self._waits_for_link) if shares is not None else None
         self._outgoing: asyncio.Queue[tuple[int, int, bytes | bytearray | memoryview]] = asyncio.Queue(1)
         self._sent = 0
         self._early: dict[int, Frame] = {}
@@ -69,8 +78,8 @@ class ParallelChannel:
 
     @property
     def held_back(self) -> bool:
-        """Whether a frame waits for this channel's own rate."""
-        return self._waiting > 0
+        """Whether a frame waits for this channel's own rate, or for its turn among those that share its way."""
+        return self._waiting > 0 or (self.share is not None and self.share.turn is not None)
 
     @property
     def streams(self) -> int:
@@ -99,6 +108,8 @@ class ParallelChannel:
 
     def abort(self) -> None:
         """Break every connection now."""
+        if self.share is not None:
+            self.share.leave()
         self._fail(ConnectionClosedError("the channel was closed by this side"))
         for task in self._running:
             task.cancel()
@@ -116,12 +127,19 @@ class ParallelChannel:
                 await self._pacing.take(len(body))
             finally:
                 self._waiting -= 1
+        if self.share is not None:
+            await self._unless_failed(self.share.take(len(body)))
         number, self._sent = self._sent, self._sent + 1
         try:
             await self._unless_failed(self._outgoing.put((number, kind, body)))
         except asyncio.CancelledError:
             self._fail(ConnectionClosedError("a send on the channel was cancelled"))
             raise
+
+    def hurry(self) -> None:
+        """From now on it goes before others that share its way: somebody stands still until all has been sent."""
+        if self.share is not None:
+            self.share.hurries = True
 
     async def receive(self) -> Frame:
         """The next frame in order; raises what broke the channel, ConnectionBrokenError after the other side's end."""
@@ -131,6 +149,10 @@ class ParallelChannel:
             await self._unless_failed(asyncio.sleep(0))
         assert item is not None  # noqa: S101 - the line above has raised
         return item
+
+    def _waits_for_link(self) -> bool:
+        """Whether the link holds back what was sent."""
+        return any(connection.send_queue.waits_for_link() for connection in self._connections)
 
     async def _feed(self, connection: Connection) -> None:
         """Whatever comes next, whenever this connection has room."""
@@ -214,10 +236,12 @@ async def open_channel(
     *,
     streams: int = 0,
     rate_bytes_s: float | None = None,
+    shares: Shares | None = None,
+    weight: float = 1.0,
 ) -> ParallelChannel:
     """Connect ``streams`` times to ``address`` for one channel; raises ConnectionBrokenError, IdentityError.
 
-    With 0 the link decides how often (``streams_to``).
+    With 0 the link decides how often (``streams_to``). Channels of the same ``shares`` share their way by ``weight``.
     """
     context = credentials.client_context()
     streams = streams or await streams_to(address, rate_bytes_s)
@@ -233,4 +257,4 @@ async def open_channel(
             connection.abort()
         raise
     pacing = TokenBucket(rate_bytes_s, SystemClock()) if rate_bytes_s else None
-    return ParallelChannel(connections, pacing=pacing)
+    return ParallelChannel(connections, pacing=pacing, shares=shares, weight=weight)

@@ -15,6 +15,7 @@ from novacron.wire.errors import CertificateExpiredError, ConnectionBrokenError,
 from novacron.wire.estimate import RoundTrip
 from novacron.wire.frames import frame_header, read_frame
 from novacron.wire.identity import SpiffeId
+from novacron.wire.send_queue import SendQueue
 
 PROTOCOL_VERSION: Final = 1
 CONGESTION_CONTROL: Final = b"bbr"  # on a long link a lost packet need not mean that it is full
@@ -56,6 +57,7 @@ class Connection:
         self.round_trip = RoundTrip()
         self.bytes_sent = 0
         self.last_seen = 0.0
+        self.send_queue = SendQueue(writer.get_extra_info("socket"))
         self._reader = reader
         self._writer = writer
         self._heartbeat = heartbeat

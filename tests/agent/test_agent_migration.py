@@ -54,6 +54,38 @@ async def test_there_and_back_and_the_way_back_is_nearly_free(nodes):
 
 
 @pytest.mark.xdist_group("qemu-2")
+async def test_there_natively_and_back_without_an_image_of_what_arrived(nodes):
+    await nodes.boot("a")
+    there = await nodes.order("a", "b", 1, MigrationPolicy(strategy="native"))
+    assert (await nodes.until("a", there, "settled")).summary.verified
+    facts = {name: nodes.agents[name]._journal.facts(VM) for name in ("a", "b")}
+    assert (facts["a"].cache_state, facts["a"].cache_image, facts["b"].arrival_image) == (there.migration_id, "", "")
+    await nodes.clients["a"].call("migration.release", there, Nothing)
+    await nodes.stop("b")
+    await nodes.start("b")  # it finds the VM as it was
+    back = await nodes.until("b", await nodes.order("b", "a", 2), "settled")
+    assert back.summary.disk_wire_bytes < 0.1 * back.summary.guest_bytes
+    async with nodes.console("a") as guest:
+        found = await guest.check("back")
+    assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
+
+
+@pytest.mark.xdist_group("qemu-2")
+async def test_a_native_migration_that_breaks_in_its_rounds_leaves_the_vm_where_it_was(nodes):
+    await nodes.boot("a")
+    slow = MigrationPolicy(strategy="native", bandwidth_bytes_s=8_000_000)
+    ref = await nodes.order("a", "b", 1, slow)
+    await nodes.until_sent("a", ref, 30 * MIB)
+    await nodes.stop("b")
+    await nodes.until("a", ref, "aborted")
+    await nodes.start("b")
+    await nodes.until("b", ref, "lost")
+    assert await owners(nodes) == ["a"]
+    async with nodes.console("a") as guest:
+        assert (await guest.check("after"))["errors"] == 0
+
+
+@pytest.mark.xdist_group("qemu-2")
 async def test_a_cancelled_migration_leaves_the_vm_running_where_it_was(nodes):
     await nodes.boot("a")
     ref = await nodes.order("a", "b", 1, SLOW)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from novacron.core.units import GIB, MIB
-from novacron.hypervisor.driver import MachineState
+from novacron.hypervisor.driver import DirectLink, MachineState
 from novacron.hypervisor.errors import (
     BadImageError,
     MachineTypeError,
@@ -16,6 +16,7 @@ from novacron.hypervisor.errors import (
     NoRoomError,
     QemuDiedError,
     QmpError,
+    UnsupportedError,
     VmStateError,
     VmUnknownError,
 )
@@ -335,6 +336,22 @@ async def test_ram_that_does_not_fit_is_refused_before_anything_starts(hyperviso
         await driver.start(VM)
     assert caught.value.next_command == "novacron node list"
     assert await driver.adopt(VM) == []
+
+
+async def test_in_memory_there_is_no_way_straight_to_another_hypervisor(in_memory):
+    driver = in_memory.make("a")
+    assert not (await driver.capabilities()).direct
+    ram = driver.ram_file(VM, "in")
+    await driver.reserve_ram(ram, in_memory.blank.memory_bytes)
+    with pytest.raises(UnsupportedError, match="as a stream only"):
+        await driver.prepare_incoming(VM, in_memory.blank, ram_path=ram, overlay=False, shared=True)
+    machine, link = await incoming(driver, in_memory.blank), DirectLink(bytes(32), 2)
+    with pytest.raises(UnsupportedError):
+        await machine.listen_direct(link, "127.0.0.1", (49152, 49152))
+    with pytest.raises(UnsupportedError):
+        await machine.migrate_direct(link, "127.0.0.1:49152", downtime_ms=20, bandwidth_bytes_s=None)
+    await machine.end_direct()
+    assert not await machine.cut_migration()
 
 
 @asynccontextmanager

@@ -51,6 +51,7 @@ FEW = {
     ("source-controller", "copy"),
     ("link", "ready"),
 }
+NATIVE = {("link", "switchover"), ("target-node", "destination-ready"), ("source-node", "source-committed")}
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("qemu-1")]
 
 
@@ -61,11 +62,11 @@ async def sites(guest_files, accelerator_file):
             yield sites
 
 
-def cases(victims):
+def cases(victims, few=FEW):
     """Every point and victim; a few of them in every run, all of them in ``./test soak``."""
     for victim in victims:
         for point in POINTS:
-            marks = () if (victim, point) in FEW else (pytest.mark.soak,)
+            marks = () if (victim, point) in few else (pytest.mark.soak,)
             yield pytest.param(victim, point, id=f"{victim}-at-{point}", marks=marks)
 
 
@@ -75,6 +76,15 @@ async def test_a_process_or_the_link_goes_and_the_vm_does_not(sites, victim, poi
     async with never_two(sites.home, sites.away):
         outcome = await wreck(sites, point, victim)
         assert await sites.verdict(f"{victim}-{point}") == WHOLE
+    assert outcome == ("failed" if (victim, point) in FAILED else "succeeded") or (victim, point) in EITHER
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(("victim", "point"), list(cases(VICTIMS, NATIVE)))
+async def test_it_does_not_either_when_the_qemus_speak_with_each_other(sites, victim, point):
+    async with never_two(sites.home, sites.away):
+        outcome = await wreck(sites, point, victim, "native")
+        assert await sites.verdict(f"native-{victim}-{point}") == WHOLE
     assert outcome == ("failed" if (victim, point) in FAILED else "succeeded") or (victim, point) in EITHER
 
 

@@ -21,11 +21,13 @@ works = st.builds(
     working_set_bytes=sizes,
     dirty_cost=st.floats(0, 1.1),
     encode_bytes_s=st.floats(1, 10 * GIB),
+    filled_bytes=sizes,
+    direct=st.booleans(),
 )
 links = st.builds(LinkSample, rate_bytes_s=st.floats(0, 10 * GIB), rtt_ms=st.floats(0, 1000))
 policies = st.builds(
     MigrationPolicy,
-    strategy=st.sampled_from(["stream", "cold", "auto"]),
+    strategy=st.sampled_from(["stream", "cold", "native", "auto"]),
     when_busy=st.sampled_from(["wait", "throttle", "stop"]),
     max_downtime_ms=st.integers(1, 10_000),
     bandwidth_bytes_s=st.none() | st.integers(1, GIB),
@@ -42,11 +44,20 @@ def foretold(work, link, policy) -> Prediction | None:
     return predict(work, link, policy, choose(work, link, policy), Past())
 
 
+def ends(work, link, policy, strategy) -> bool:
+    """Whether the rounds do, or there are none."""
+    if strategy == "cold":
+        return True
+    moved = work.straight() if strategy == "native" else work
+    return rounds(moved, max(1, link.rate_bytes_s), policy).converges
+
+
 @given(works, links, policies)
 def test_every_figure_is_a_number_within_its_interval(work, link, policy):
     predicted = foretold(work, link, policy)
     if predicted is None:
-        assert (policy.strategy, policy.when_busy) == ("stream", "wait")
+        assert policy.strategy in {"stream", "native"}
+        assert policy.when_busy == "wait"
         return
     for one in figures(predicted):
         assert 0 < one.low <= one.value <= one.high < math.inf
@@ -57,7 +68,7 @@ def test_a_faster_link_never_takes_longer(work, link, policy, factor):
     slow = foretold(work, link, policy)
     strategy = choose(work, link, policy)
     fast = predict(work, replace_rate(link, factor), policy, strategy, Past())
-    assume(slow is not None and (strategy == "cold" or rounds(work, max(1, link.rate_bytes_s), policy).converges))
+    assume(slow is not None and ends(work, link, policy, strategy))
     assert fast is not None
     assert fast.total_ms.value <= slow.total_ms.value * (1 + 1e-9)
     assert fast.wire_bytes.value <= slow.wire_bytes.value * (1 + 1e-9)
@@ -68,13 +79,14 @@ def test_more_to_move_never_takes_less(work, link, policy, factor):
     more = replace(
         work,
         memory_wire_bytes=work.memory_wire_bytes * factor,
+        filled_bytes=work.filled_bytes * factor,
         disk_bytes=work.disk_bytes * factor,
         disk_wire_bytes=work.disk_wire_bytes * factor,
     )
     strategy = choose(more, link, policy)
     little, much = (predict(one, link, policy, strategy, Past()) for one in (work, more))
     assume(little is not None and much is not None)
-    assume(strategy == "cold" or all(rounds(one, max(1, link.rate_bytes_s), policy).converges for one in (work, more)))
+    assume(all(ends(one, link, policy, strategy) for one in (work, more)))
     assert little.total_ms.value <= much.total_ms.value * (1 + 1e-9)
     assert little.wire_bytes.value <= much.wire_bytes.value * (1 + 1e-9)
 
@@ -92,6 +104,18 @@ def test_a_guest_that_outruns_the_link_is_moved_cold_or_as_the_policy_says():
     assert stopped.downtime_ms.value > 100_000
     throttled = foretold(BUSY, SLOW, MigrationPolicy(when_busy="throttle"))
     assert throttled.downtime_ms.value < 1000
+
+
+def test_on_a_link_that_outruns_the_encoder_the_memory_goes_straight_where_it_can():
+    slow_node = Work(512 * MIB, 200 * MIB, 0, 0, MIB, 16 * MIB, 0.5, 100 * MIB, filled_bytes=400 * MIB, direct=True)
+    auto, lan = MigrationPolicy(strategy="auto"), LinkSample(1 * GIB, 1)
+    assert choose(slow_node, lan, auto) == "native"
+    assert choose(replace(slow_node, direct=False), lan, auto) == "stream"
+    assert choose(replace(slow_node, encode_bytes_s=GIB), lan, auto) == "stream"  # little is saved, an image is lost
+    assert choose(slow_node, LinkSample(25 * MIB, 40), auto) == "stream"
+    straight, streamed = (foretold(slow_node, lan, MigrationPolicy(strategy=name)) for name in ("native", "stream"))
+    assert straight.total_ms.value < streamed.total_ms.value
+    assert straight.wire_bytes.value > 400 * MIB
 
 
 def test_a_guest_that_dirties_the_same_few_pages_ever_again_converges():

@@ -12,6 +12,8 @@ class Capture:
         self.ways: list[bytearray] = []
         self._servers: list[asyncio.Server] = []
         self._joining: set[asyncio.Task] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
 
     @property
     def size(self) -> int:
@@ -20,12 +22,21 @@ class Capture:
     def saw(self, piece: bytes) -> bool:
         return any(piece in way for way in self.ways)
 
+    @contextlib.contextmanager
+    def held(self):
+        """Carry nothing meanwhile, and say so to nobody."""
+        self._flowing.clear()
+        try:
+            yield
+        finally:
+            self._flowing.set()
+
     async def front(self, port: int) -> str:
         """The address of a relay to a port of this host."""
 
         async def join(reader, writer) -> None:
             self._joining.add(asyncio.current_task())
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
                 try:
                     await asyncio.gather(self._carry(reader, far_writer), self._carry(far_reader, writer))
@@ -42,6 +53,7 @@ class Capture:
         self.ways.append(way)
         while data := await reader.read(1 << 16):
             way += data
+            await self._flowing.wait()
             writer.write(data)
             await writer.drain()
         writer.write_eof()

@@ -14,6 +14,7 @@ from novacron.core.ids import ImageId, MigrationId, NodeId, VmId
 from novacron.hypervisor.qemu.driver import QemuDriver
 from novacron.launch.guest.console import WorkloadConsole
 from novacron.protocol.migration import (
+    DIRECT,
     IncomingOrder,
     IncomingReady,
     MigrationPolicy,
@@ -182,6 +183,7 @@ class Nodes:
             offer.source_address,
             offer.known_state,
             offer.running,
+            direct=policy is not None and policy.strategy in DIRECT,
         )
         ready = await self.clients[target].call("migration.prepare", incoming, IncomingReady)
         order = OutgoingOrder(migration, VM, offer.epoch, ready, policy or MigrationPolicy())

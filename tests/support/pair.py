@@ -17,7 +17,7 @@ from novacron.migration.meter import Meter
 from novacron.migration.recovery import take_back
 from novacron.migration.source import Outgoing, Source
 from novacron.migration.verify import verify
-from novacron.protocol.migration import GuestCheck, MigrationPolicy, MigrationSummary
+from novacron.protocol.migration import DIRECT, GuestCheck, MigrationPolicy, MigrationSummary
 from novacron.wire.authority import ClusterAuthority, csr_for, new_key
 from novacron.wire.channel import open_channel
 from novacron.wire.credentials import Credentials
@@ -94,12 +94,16 @@ class Pair:
         policy: MigrationPolicy | None = None,
     ) -> Arrival:
         """One migration, from its offer to the guest's first sign of life."""
+        policy = policy or MigrationPolicy()
+        direct = policy.strategy in DIRECT
         driver, migration = self.drivers[to], MigrationId(f"mig-{number}")
         ram = driver.ram_file(VM, migration)
         await driver.reserve_ram(ram, machine.spec.memory_bytes)
-        target = await driver.prepare_incoming(VM, machine.spec, ram_path=ram, overlay=bool(known_state))
+        target = await driver.prepare_incoming(VM, machine.spec, ram_path=ram, overlay=bool(known_state), shared=direct)
         journal: list[str] = []
-        incoming = Incoming(migration, VM, number, target, target.run_dir / "in", old_image, bool(known_state))
+        incoming = Incoming(
+            migration, VM, number, target, target.run_dir / "in", old_image, bool(known_state), direct=direct
+        )
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def receive(_peer, _session, channel) -> None:
@@ -128,10 +132,11 @@ class Pair:
             number,
             machine,
             True,
-            policy or MigrationPolicy(),
+            policy,
             machine.run_dir / "out",
             ram_image,
             known_state,
+            peer_host="127.0.0.1",
         )
         try:
             channel = await open_channel(
@@ -156,6 +161,10 @@ class Pair:
     async def take_back(self, machine: Machine) -> None:
         """What an agent does with a VM whose migration was given up."""
         await take_back(machine, CLOCK, running=True)
+        await machine.end_exports()
+        names = [disk.id for disk in machine.spec.disks]
+        for bitmap in await machine.bitmaps_like("novacron-"):
+            await machine.drop_tracking(names, bitmap)
 
 
 async def _note(journal: list[str], what: str) -> None:

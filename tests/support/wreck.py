@@ -32,7 +32,7 @@ async def halting_sites(directory: Path, guest, accelerator: Path):
         yield sites
 
 
-async def wreck(sites: Sites, point: str, victim: str) -> str:
+async def wreck(sites: Sites, point: str, victim: str, strategy: str = "stream") -> str:
     """Migrate; at ``point`` destroy ``victim``; the migration's outcome once everything is back."""
     halt = Path(os.environ["NC_HALT"]) / point
     listener = socket.socket(socket.AF_UNIX)
@@ -40,7 +40,7 @@ async def wreck(sites: Sites, point: str, victim: str) -> str:
         listener.bind(str(halt))
         listener.listen()
         listener.setblocking(False)
-        migration_id = await sites.migrate(ONCE)
+        migration_id = await sites.migrate(msgspec.structs.replace(ONCE, strategy=strategy))
         async with asyncio.timeout(SETTLED_S):
             halted, _ = await asyncio.get_running_loop().sock_accept(listener)
         halt.unlink()

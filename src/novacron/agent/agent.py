@@ -30,6 +30,7 @@ from novacron.agent.takeovers import TakeOvers
 from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.ids import NodeId, VmId, new_id
+from novacron.core.settings import NodeSettings
 from novacron.hypervisor.driver import Driver, ImagePath
 from novacron.hypervisor.errors import HypervisorError
 from novacron.migration.handover import Role
@@ -87,6 +88,7 @@ class Agent:
         clock: Clock,
         operator: Operator = NOBODY,
         checkpoints: CheckpointPlaces = IN_DATA_DIR,
+        migration_ports: str = NodeSettings().migration_ports,
     ) -> None:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._node_id = node_id
@@ -124,6 +126,7 @@ class Agent:
             ram_images=ram_images,
             arrivals=self._arrivals,
             hooks=self._hooks,
+            ports=_range(migration_ports),
         )
         self._recalls = Recalls(journal=self._journal, vms=self._vms, outgoing=self._outgoing, credentials=credentials)
         self._orphans = Orphans(self._driver, self._journal, ram_images)
@@ -181,6 +184,7 @@ class Agent:
         await self._orphans.clear()
         self._register()
         await self._server.start_on(listener)
+        self._incoming.host = listener.getsockname()[0]
         self._outgoing.address = self._incoming.address = advertise or self._server.address
         await self._incoming.recover()
         await self._outgoing.recover()
@@ -347,3 +351,8 @@ class Agent:
 
 def _disk_bytes(spec: VmSpec) -> int:
     return sum(disk.size_bytes for disk in spec.disks)
+
+
+def _range(ports: str) -> tuple[int, int]:
+    first, _, last = ports.partition("-")
+    return int(first), int(last or first)

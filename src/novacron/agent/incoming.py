@@ -74,6 +74,7 @@ class IncomingMigrations:
         ram_images: RamImages,
         arrivals: Arrivals,
         hooks: Hooks,
+        ports: tuple[int, int],
     ) -> None:
         self._driver = driver
         self._journal = journal
@@ -87,7 +88,8 @@ class IncomingMigrations:
         self._tasks: set[asyncio.Task[None]] = set()
         self._receiving: dict[MigrationId, _Session] = {}  # those whose channel is open
         self._resolving: dict[MigrationId, asyncio.Lock] = {}
-        self.address = ""
+        self._ports = ports  # at which a QEMU may wait for the source's, and the host's address for that
+        self.address = self.host = ""
 
     async def close(self) -> None:
         """Stop asking; it goes on when the node starts again."""
@@ -162,7 +164,7 @@ class IncomingMigrations:
         await self._driver.reserve_ram(ram, order.spec.memory_bytes)
         try:
             machine = await self._driver.prepare_incoming(
-                order.vm_id, order.spec, ram_path=ram, overlay=filled, donor=donor
+                order.vm_id, order.spec, ram_path=ram, overlay=filled, donor=donor, shared=order.direct
             )
         except BaseException:
             ram.unlink(missing_ok=True)
@@ -174,6 +176,7 @@ class IncomingMigrations:
             disks_known=known,
             disks_filled=filled or donor is not None,
             donor=donor or "",
+            direct=order.direct,
             power=power,
         )
 
@@ -216,6 +219,9 @@ class IncomingMigrations:
             old_image=self._old_image(attempt, machine),
             disks_known=attempt.disks_known,
             disks_filled=attempt.disks_filled,
+            direct=attempt.direct,
+            host=self.host,
+            ports=self._ports,
         )
         destination = Destination(
             incoming,
@@ -309,7 +315,7 @@ class IncomingMigrations:
                 instance=attempt.instance,
                 power=attempt.power,
                 arrival_state=attempt.migration_id,
-                arrival_image=str(machine.ram_path),
+                arrival_image="" if attempt.direct else str(machine.ram_path),
                 attestation=attestation,
             )
             return *transition(claim, now), facts

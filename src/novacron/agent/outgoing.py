@@ -237,6 +237,7 @@ class OutgoingMigrations:
             ram_image=image if image is not None and image.exists() else None,
             known_state=facts.arrival_state,
             shadow=self._shadows.pop(order.vm_id, None),
+            peer_host=order.target.address.rpartition(":")[0],
         )
         target = SpiffeId.parse(order.target.node)
         channel = await open_channel(
@@ -275,10 +276,10 @@ class OutgoingMigrations:
         await self._journal.change(lambda: (None, handover.settle(self._journal.attempt(migration_id)), None))
         self.tell_operator("left", self._journal.attempt(migration_id))
 
-    async def _keep(self, vm_id: VmId, migration_id: MigrationId, shadow: mmap.mmap) -> None:
-        """What the destination's RAM was at the hand-over: the way back is told against it."""
-        path = await self._ram_images.keep(vm_id, shadow)
-        await self._journal.note(vm_id, cache_state=migration_id, cache_image=str(path))
+    async def _keep(self, vm_id: VmId, migration_id: MigrationId, shadow: mmap.mmap | None) -> None:
+        """What the destination's RAM was at the hand-over: the way back is told against it. None: nobody kept it."""
+        image = str(await self._ram_images.keep(vm_id, shadow)) if shadow is not None else ""
+        await self._journal.note(vm_id, cache_state=migration_id, cache_image=image)
 
     async def _settle_failure(self, order: OutgoingOrder, move: _Move, error: NovaCronError) -> None:
         """Before the commit the VM is taken back; after it the destination is asked until it answers."""
@@ -289,7 +290,9 @@ class OutgoingMigrations:
             return
         move.error = error
         if move.source is not None:
-            self._shadows[order.vm_id], move.source = move.source.shadow, None
+            if move.source.shadow is not None:
+                self._shadows[order.vm_id] = move.source.shadow
+            move.source = None
         await self._abort(order.migration_id, order.vm_id)
 
     async def _abort(self, migration_id: MigrationId, vm_id: VmId) -> None:

@@ -65,12 +65,13 @@ class Surveys:
             disk_bytes=min(self._driver.stored(machine.vm_id).bytes, room),
             disk_return_bytes=await machine.marked_bytes(names, since(known)) if known else 0,
             known_state=known,
+            direct=(await self._driver.capabilities()).direct,
         )
 
     async def holdings(self, _peer: SpiffeId, request: HoldingsRequest) -> Holdings:
         """What lies here of a VM that may come."""
         facts = self._journal.facts(request.vm_id)
-        if request.known_state and facts.cache_state == request.known_state:
+        if request.known_state and facts.cache_state == request.known_state and facts.cache_image:
             return Holdings("same")
         similar = (
             facts.cache_image

@@ -22,8 +22,9 @@ DEFAULT = "  [default: the setting migrate."
 @click.option("--to", required=True, metavar="CLUSTER[/NODE]", help="/NODE alone: another node of the same cluster.")
 @click.option(
     "--strategy",
-    type=click.Choice(["stream", "cold", "auto"]),
-    help=f"stream: it runs; cold: it stands still while its memory moves; auto: by a plan.{DEFAULT}strategy]",
+    type=click.Choice(["stream", "cold", "native", "auto"]),
+    help="stream: it runs; cold: it stands still while its memory moves; native: it runs, and QEMU itself sends its "
+    f"memory, for very fast links; auto: by a plan.{DEFAULT}strategy]",
 )
 @click.option(
     "--when-busy",

@@ -81,7 +81,7 @@ class Admission:
         identity = self._identity(node, request.spec.name, request.source_node)
         question = HoldingsRequest(request.vm_id, request.spec, request.known_state)
         holdings = await self._nodes.call(node.id, "migration.holdings", question, Holdings)
-        return Outlook(node.name, identity, node.address, holdings.held)
+        return Outlook(node.name, identity, node.address, holdings.held, node.capabilities.direct)
 
     async def dismiss(self, ref: MigrationRef) -> Nothing:
         """Drop what was prepared. A node that is ready already asks the source's node itself, and is told the same."""

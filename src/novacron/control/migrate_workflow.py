@@ -27,6 +27,7 @@ from novacron.core.ids import ClusterId, MigrationId
 from novacron.database.database import Database, Transaction
 from novacron.migration.errors import JournalError, MigrationCancelledError, MigrationError, NodeRestartedError
 from novacron.protocol.migration import (
+    DIRECT,
     IncomingOrder,
     MigrationReport,
     OpenRequest,
@@ -148,6 +149,7 @@ class MigrateWorkflow:
             check=check_of(job.policy),
             rolls_back=job.wanted.rolls_back,
             refused=job.wanted.refused,
+            direct=job.policy.strategy in DIRECT,
         )
         return _plain(await self._site_of(job.target).admit(order))
 

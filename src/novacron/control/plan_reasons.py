@@ -21,6 +21,11 @@ ENDLESS: Final = {
         "stop": "The guest outruns the link: it stands still once that shows, while the rest moves.",
     },
     "cold": {"wait": "Streamed it would never end, as the guest dirties its memory now: it stands still meanwhile."},
+    "native": {
+        "wait": "As it dirties them now it would never end, straight to the other side either.",
+        "throttle": "The guest outruns the link: its CPUs are throttled until it does not.",
+        "stop": "The guest outruns the link: it stands still once that shows, while the rest moves.",
+    },
 }
 
 AS_ASKED: Final = "As was asked for, the guest stands still while its memory moves."
@@ -47,6 +52,12 @@ def reasons(
         f"The guest dirties {format_rate(survey.dirty_bytes_s)}; "
         f"{format_rate(prediction.through(work, bytes_s))} of what it has dirtied gets through."
     )
+    if strategy == "native":
+        work = work.straight()
+        yield (
+            f"Straight from QEMU to QEMU the link takes {format_size(work.filled_bytes)} of memory as it is, "
+            f"while this node would make frames of {format_rate(survey.encode_bytes_s)}."
+        )
     moved = prediction.rounds(work, bytes_s, policy)
     if moved.converges and strategy == "cold":
         yield AS_ASKED

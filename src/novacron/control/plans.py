@@ -67,7 +67,7 @@ class Plans:
         if link is None:
             probe = ProbeRequest(outlook.node, outlook.address, policy.streams, policy.bandwidth_bytes_s)
             link = await self._nodes.call(vm.node_id, "migration.probe", probe, LinkSample)
-        work = Work.of(survey, outlook.held, disks=policy.move_disks)
+        work = Work.of(survey, outlook.held, disks=policy.move_disks, direct=outlook.direct)
         strategy = prediction.choose(work, link, policy)
         past = Past([(one.predicted, one.summary) for one in before if one.predicted and one.summary])
         plan = Plan(

@@ -29,6 +29,8 @@ SIMILAR: Final = 0.75  # from which share of equal characters on a name counts a
 
 Address = Annotated[str, Meta(max_length=262)]  # HOST:PORT, or fd:N for a socket that the parent process has bound
 
+PortRange = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})?$")]  # FIRST-LAST, or one
+
 
 class SettingsError(InvalidInputError):
     """A setting that is not known, or a value that it cannot have."""
@@ -58,6 +60,7 @@ class NodeSettings(Struct, frozen=True):
     hooks_dir: str = ""  # programs that are run when VMs come and go; empty: none
     hook_timeout_ms: Annotated[int, Meta(ge=100, le=20_000)] = 10_000  # of each of them
     probes_dir: str = ""  # programs that look at guests that have arrived; empty: none
+    migration_ports: PortRange = "49152-49215"  # at which VMs that come natively are waited for
     controller: Address = ""  # where its controller is now, if it has moved since the node joined
     checkpoint_dir: str = ""  # the repository of VMs' checkpoints; empty: in data_dir
     checkpoint_key: str = ""  # the file with its key; empty: in data_dir, made when it is first needed
@@ -74,7 +77,7 @@ class ClientSettings(Struct, frozen=True):
 class MigrateSettings(Struct, frozen=True):
     """What ``novacron migrate`` asks for unless its flags say otherwise."""
 
-    strategy: Literal["stream", "cold", "auto"] = "stream"
+    strategy: Literal["stream", "cold", "native", "auto"] = "stream"
     when_busy: Literal["wait", "throttle", "stop"] = "wait"  # of a guest that outruns the link
     busy_after_ms: Annotated[int, Meta(ge=0)] = 0  # how long such a guest is waited for; 0: as long as it takes
     busy_then: Literal["throttle", "stop", "fail"] = "throttle"  # what the attempt after that one does

@@ -61,6 +61,9 @@ class MigrationStatus:
     downtime_ms: int = 0
     throttle_percent: int = 0  # of CPU time taken from the guest
     error: str = ""
+    zero_bytes: int = 0  # of memory, dealt with so far
+    whole_bytes: int = 0  # of memory, sent as it is
+    sent_bytes: int = 0  # all that QEMU has written
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,14 @@ class DiskExport:
     socket: Path
     name: str
     bitmap: str = ""  # the metadata context of its bitmap, when one is exported
+
+
+@dataclass(frozen=True, slots=True)
+class DirectLink:
+    """A way from one hypervisor straight to another's: TLS under a key that both were given, over some connections."""
+
+    key: bytes
+    channels: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +184,28 @@ class Machine(Protocol):
         """Give the migration up; the guest goes on as before. Harmless when none is under way."""
         ...
 
+    async def cut_migration(self) -> bool:
+        """Break its connections, also when QEMU hangs in one of them; False when there is none (any more)."""
+        ...
+
+    async def migrate_direct(
+        self, link: DirectLink, address: str, *, downtime_ms: int, bandwidth_bytes_s: int | None
+    ) -> None:
+        """Start to send to another hypervisor at HOST:PORT; raises UnsupportedError."""
+        ...
+
+    async def end_direct(self) -> None:
+        """Forget the key of a link; harmless when there is none."""
+        ...
+
     # moving in
 
     async def listen_incoming(self, socket: Path) -> None:
         """Listen for the stream on a unix socket."""
+        ...
+
+    async def listen_direct(self, link: DirectLink, host: str, ports: tuple[int, int]) -> int:
+        """Listen for another hypervisor at the first free of these ports, and tell which; raises UnsupportedError."""
         ...
 
     async def export_writable(self, disks: Sequence[str]) -> list[DiskExport]:
@@ -249,10 +278,18 @@ class Driver(Protocol):
         ...
 
     async def prepare_incoming(
-        self, vm_id: VmId, spec: VmSpec, *, ram_path: Path, overlay: bool, donor: VmId | None = None
+        self,
+        vm_id: VmId,
+        spec: VmSpec,
+        *,
+        ram_path: Path,
+        overlay: bool,
+        donor: VmId | None = None,
+        shared: bool = False,
     ) -> Machine:
         """An instance that waits for its state; its RAM is the file ``ram_path``, which the guest's writes never reach.
 
+        With ``shared`` they do: its RAM is filled by the hypervisor, not through the file; raises UnsupportedError.
         With ``overlay`` the disks lie over those that are here already. Otherwise they begin as copies of those that
         ``donor`` has under the same names, as far as they can be read in a short time, or empty: what they hold then is
         to be looked at.

@@ -8,6 +8,7 @@ HypervisorError
 ├── BadImageError           an image is not what it says, or leans on another file
 ├── VmStateError            the VM is not in a state in which this can be done
 ├── VmExistsError / VmUnknownError
+├── UnsupportedError        this hypervisor cannot do it at all
 ├── QmpError                QEMU refused a command; its class and words are kept
 └── QemuDiedError           the process ended; its last words are kept (retryable)
     NbdError                the block export answered with an error
@@ -88,6 +89,14 @@ class VmUnknownError(HypervisorError, NotFoundError):
     code = "vm_unknown"
     exit_code = NotFoundError.exit_code
     http_status = NotFoundError.http_status
+
+
+class UnsupportedError(HypervisorError, InvalidInputError):
+    """This hypervisor cannot do it at all."""
+
+    code = "unsupported"
+    exit_code = InvalidInputError.exit_code
+    http_status = InvalidInputError.http_status
 
 
 class QmpError(HypervisorError):

@@ -59,6 +59,7 @@ async def serving_node(settings: NodeSettings, invitation: str) -> AsyncIterator
                 node=member.name,
                 cluster=member.cluster_name,
             ),
+            migration_ports=settings.migration_ports,
         )
         await agent.start(listener, settings.advertise)
         attending = asyncio.create_task(membership.attend(member, credentials, data_dir, address, clock))

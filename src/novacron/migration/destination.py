@@ -19,7 +19,7 @@ from novacron.content.pages import PageEncoder
 from novacron.core.clock import Clock
 from novacron.core.errors import NovaCronError
 from novacron.core.ids import MigrationId, VmId
-from novacron.hypervisor.driver import Machine, MachineState
+from novacron.hypervisor.driver import DirectLink, Machine, MachineEvent, MachineState
 from novacron.hypervisor.nbd.client import NbdClient
 from novacron.hypervisor.nbd.messages import ALLOCATION
 from novacron.hypervisor.spec import canonical_digest
@@ -38,6 +38,8 @@ from novacron.migration.frames import (
     Commit,
     Failed,
     FrameType,
+    Link,
+    Listening,
     Offer,
     Ready,
     Running,
@@ -45,6 +47,7 @@ from novacron.migration.frames import (
     unpack,
 )
 from novacron.migration.known import RAM, digests_of_disk, tell
+from novacron.migration.native import loaded
 from novacron.migration.ram import RamReceiver
 from novacron.protocol.migration import Verdict
 from novacron.wire.channel import ParallelChannel
@@ -70,6 +73,9 @@ class Incoming:
     old_image: Path | None  # a RAM image of this VM from an earlier stay
     disks_known: bool  # the machine's disks lie over those of an earlier stay
     disks_filled: bool = False  # they hold something else: what it is, is told by digests
+    direct: bool = False  # its QEMU writes the memory itself
+    host: str = "127.0.0.1"  # where it then waits for the source's
+    ports: tuple[int, int] = (49152, 49215)  # the first and the last that it may
 
 
 class Destination:
@@ -100,6 +106,7 @@ class Destination:
         self._checkpoint = checkpoint
         self._verify = verify
         self._flushing: asyncio.Task[None] | None = None
+        self._flush_asked = asyncio.Event()
         self._is_ready = False
 
     async def run(self) -> None:
@@ -109,7 +116,7 @@ class Destination:
         """
         try:
             offer = await self._agree()
-            async with self._parts() as (ram, disks), beside(self._checkpoints(ram, disks)):
+            async with self._parts(offer) as (ram, disks), beside(self._checkpoints(ram, disks)):
                 await self._receive(ram, disks)
             await self._resume(offer)
         except NovaCronError as error:
@@ -129,7 +136,9 @@ class Destination:
             raise StaleEpochError(f"an offer of epoch {offer.epoch}, where epoch {self._in.epoch} was prepared")
         if offer.configuration != canonical_digest(self._spec) or offer.ram_bytes != self._spec.memory_bytes:
             raise ConfigurationDiffersError(f"the two sides would not run the same machine for VM {self._in.vm_id}")
-        same, digests = await asyncio.to_thread(self._bring_in, offer)
+        if (offer.link is not None) != self._in.direct:
+            raise ChannelProtocolError("the source sends the memory another way than was prepared for")
+        same, digests = (False, b"") if self._in.direct else await asyncio.to_thread(self._bring_in, offer)
         if not same:
             await self._tell_known(RAM, digests)
         if self._in.disks_filled and not self._in.disks_known:
@@ -164,23 +173,55 @@ class Destination:
             await self._channel.send(FrameType.KNOWN, pack(part))
 
     @asynccontextmanager
-    async def _parts(self) -> AsyncIterator[tuple[RamReceiver, DiskReceiver]]:
-        """QEMU's incoming socket with its return path, and connections to its disks."""
+    async def _parts(self, offer: Offer) -> AsyncIterator[tuple[RamReceiver | None, DiskReceiver]]:
+        """The memory's way into QEMU, and connections to its disks. QEMU itself may receive the memory."""
         async with AsyncExitStack() as stack:
             names = [disk.id for disk in self._spec.disks]
             exports = await self._machine.export_writable(names) if names else []
             clients = [await stack.enter_async_context(NbdClient.connect(export)) for export in exports]
-            await self._machine.listen_incoming(self._in.socket)
-            reader, writer = await asyncio.open_unix_connection(self._in.socket)
-            stack.callback(writer.transport.abort)
-            ram = stack.enter_context(closing(_mapped(self._machine.ram_path)))
-            await stack.enter_async_context(beside(self._return_path(reader)))
             disks = DiskReceiver(self._spec.disks, clients)
+            if offer.link is None:
+                ram = await stack.enter_async_context(self._through_the_file(disks))
+            else:
+                ram = None
+                await stack.enter_async_context(self._by_itself(offer.link))
             try:
-                yield RamReceiver(ram, writer, disks.read), disks
+                yield ram, disks
             except BaseException:
                 await self._save(disks)
                 raise
+
+    @asynccontextmanager
+    async def _through_the_file(self, disks: DiskReceiver) -> AsyncIterator[RamReceiver]:
+        """The memory as a file, QEMU's incoming socket for all else, and its return path."""
+        await self._machine.listen_incoming(self._in.socket)
+        reader, writer = await asyncio.open_unix_connection(self._in.socket)
+        try:
+            with closing(_mapped(self._machine.ram_path)) as ram:
+                async with beside(self._return_path(reader)):
+                    yield RamReceiver(ram, writer, disks.read)
+        finally:
+            writer.transport.abort()
+
+    @asynccontextmanager
+    async def _by_itself(self, link: Link) -> AsyncIterator[None]:
+        """QEMU waits for the source's; that it has everything, it says by itself."""
+        async with self._machine.events() as events:
+            direct = DirectLink(link.key, link.channels)
+            port = await self._machine.listen_direct(direct, self._in.host, self._in.ports)
+            try:
+                await self._channel.send(FrameType.LISTENING, pack(Listening(port)))
+                async with beside(self._see_it_loaded(events)):
+                    yield
+            except BaseException:
+                if not self._is_ready:
+                    await self._machine.kill()  # it may hang in a silent connection, and is of no use any more
+                raise
+            await self._machine.end_direct()
+
+    async def _see_it_loaded(self, events: AsyncIterator[MachineEvent]) -> None:
+        await loaded(self._machine, events)
+        await self._become_ready()
 
     async def _save(self, disks: DiskReceiver) -> None:
         """What has come of the disks lies in their files, also when QEMU ends by itself: another attempt goes on there.
@@ -193,7 +234,7 @@ class Destination:
         except (NovaCronError, TimeoutError) as error:
             log.info("disks_not_saved", migration=self._in.migration_id, cause=str(error))
 
-    async def _checkpoints(self, ram: RamReceiver, disks: DiskReceiver) -> None:
+    async def _checkpoints(self, ram: RamReceiver | None, disks: DiskReceiver) -> None:
         """By intervals what has come is made durable: it survives the loss of this host's memory, too.
 
         Not once the guest stands still: it would wait for that.
@@ -204,23 +245,25 @@ class Destination:
                 return
             try:
                 await disks.flush()
-                await self._checkpoint(ram.ram, ram.take_touched())
+                if ram is not None:
+                    await self._checkpoint(ram.ram, ram.take_touched())
             except (NovaCronError, OSError) as error:
                 log.warning("no_checkpoint", migration=self._in.migration_id, cause=str(error))
 
-    async def _receive(self, ram: RamReceiver, disks: DiskReceiver) -> None:
+    async def _receive(self, ram: RamReceiver | None, disks: DiskReceiver) -> None:
         """Frames in their order, until the source says that the VM is handed over."""
         while True:
             kind, body = await self._channel.receive()
             match kind:
-                case FrameType.RAM:
+                case FrameType.RAM if ram is not None:
                     await ram.pages(body)
                 case FrameType.DISK:
                     await disks.blocks(body)
-                case FrameType.RELAY:
+                case FrameType.RELAY if ram is not None:
                     await ram.relay(body)
                 case FrameType.FLUSH:
                     self._flushing = asyncio.create_task(disks.flush())
+                    self._flush_asked.set()
                 case FrameType.COMMIT if self._is_ready:
                     if unpack(body, Commit).epoch != self._in.epoch:
                         raise StaleEpochError("a commit of another attempt")
@@ -250,8 +293,12 @@ class Destination:
     async def _become_ready(self) -> None:
         """All is here: make it durable, begin to mark what the guest will write, record it, say it."""
         began = self._clock.monotonic()
-        if self._flushing is None:
-            raise ChannelProtocolError("the source's stream is complete, its disks are not")
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT_S):
+                await self._flush_asked.wait()
+        except TimeoutError:
+            raise ChannelProtocolError("the source's memory is complete, its disks are not") from None
+        assert self._flushing is not None  # noqa: S101 - it was asked for
         async with asyncio.timeout(LOAD_TIMEOUT_S):
             await self._flushing
         names = [disk.id for disk in self._spec.disks]

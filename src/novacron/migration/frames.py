@@ -33,6 +33,7 @@ class FrameType(IntEnum):
     RUNNING = 11  # destination: it runs
     VERIFIED = 12  # destination: the guest was looked at (a ``Verdict``)
     KNOWN = 14  # destination, before ANSWER: digests of what lies here already
+    LISTENING = 15  # destination: its QEMU waits for the source's, at this port of its host
     FAILED = 13  # either: this side gives up, and why (never after READY, nor after COMMIT)
 
 
@@ -47,6 +48,13 @@ class Known(Struct, frozen=True):
     digests: Annotated[bytes, Meta(max_length=KNOWN_BYTES + 64)]
 
 
+class Link(Struct, frozen=True):
+    """How the two QEMUs speak with each other: TLS under ``key``, over so many connections."""
+
+    key: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    channels: Annotated[int, Meta(ge=1, le=16)]
+
+
 class Offer(Struct, frozen=True):
     """The source's first frame."""
 
@@ -59,6 +67,7 @@ class Offer(Struct, frozen=True):
     key: Annotated[bytes, Meta(min_length=32, max_length=32)]  # of the digests of this migration's content
     ram_root: Annotated[bytes, Meta(max_length=32)]  # of the RAM image that the source still holds; empty: none
     running: bool  # whether the guest runs (else it stays paused over there)
+    link: Link | None = None  # the memory goes straight from QEMU to QEMU
 
 
 class Answer(Struct, frozen=True):
@@ -69,6 +78,12 @@ class Answer(Struct, frozen=True):
 
     ram_known: bool
     disks_known: bool
+
+
+class Listening(Struct, frozen=True):
+    """The destination's QEMU waits there."""
+
+    port: Annotated[int, Meta(ge=1, le=65535)]
 
 
 class Ready(Struct, frozen=True):

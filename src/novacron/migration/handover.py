@@ -90,6 +90,7 @@ class Attempt(Struct, frozen=True):
     disks_known: bool = False  # at a destination: its disks lie over those of an earlier stay
     disks_filled: bool = False  # at a destination: its disks hold something already
     donor: str = ""  # at a destination: another VM here that is like this one
+    direct: bool = False  # at a destination: its QEMU writes the memory itself, so that its RAM file is no image
     power: str = "running"  # at a destination: what the guest did before it moved
     check: GuestCheck = field(default_factory=GuestCheck)  # at a destination: what counts as having arrived well
     handed_over_at: float = 0.0  # at a source: when it was committed

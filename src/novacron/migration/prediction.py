@@ -25,6 +25,8 @@ ROUND_TRIPS: Final = 10  # of any migration; each stream takes three more to con
 SWITCHOVER_S: Final = 0.15  # beside RAM: device state, the last disk round, the destination's journal
 SWITCHOVER_ROUND_TRIPS: Final = 3
 MOST_ROUNDS: Final = 100
+DIRECT_BYTES_S: Final = 600e6  # of memory that QEMU reads, encrypts and writes
+DIRECT_GAIN: Final = 0.8  # of the time: what it must save at least, since the way back costs more after it
 THROTTLED: Final = 0.5  # of what gets through: what a throttled guest may dirty
 FEWEST_RESIDUALS: Final = 20
 SPREAD_UNKNOWN: Final = {"total_ms": 1.6, "downtime_ms": 2.0, "wire_bytes": 1.6}  # factor to either side, until then
@@ -42,10 +44,12 @@ class Work:
     working_set_bytes: float
     dirty_cost: float
     encode_bytes_s: float
+    filled_bytes: float = 0.0  # of memory that is not zero
+    direct: bool = False  # whether the memory may go straight from QEMU to QEMU
 
     @classmethod
-    def of(cls, survey: Survey, held: str, *, disks: bool) -> "Work":
-        """After what lies at the destination already."""
+    def of(cls, survey: Survey, held: str, *, disks: bool, direct: bool = False) -> "Work":
+        """After what lies at the destination already; ``direct``: it takes memory straight from another QEMU."""
         cost = SIMILAR_COST if held == "similar" else 1.0
         same = held == "same"
         disk = (survey.disk_return_bytes if same else survey.disk_bytes) if disks else 0
@@ -58,7 +62,13 @@ class Work:
             working_set_bytes=survey.working_set_bytes,
             dirty_cost=survey.dirty_cost,
             encode_bytes_s=max(survey.encode_bytes_s, 1.0),
+            filled_bytes=survey.memory_bytes - survey.zero_bytes,
+            direct=direct and survey.direct,
         )
+
+    def straight(self) -> "Work":
+        """The same memory from QEMU to QEMU: nothing is left out, and nothing is made smaller."""
+        return replace(self, memory_wire_bytes=self.filled_bytes, dirty_cost=1.0, encode_bytes_s=DIRECT_BYTES_S)
 
     def dirtied(self, seconds: float) -> float:
         """Bytes that differ after a while."""
@@ -78,13 +88,25 @@ class Rounds:
     count: int
     converges: bool
 
+    @property
+    def total_s(self) -> float:
+        """With what the guest stands still for."""
+        return self.seconds + self.left_s
+
 
 def choose(work: Work, link: LinkSample, policy: MigrationPolicy) -> Strategy:
-    """As asked for; ``auto``: the guest runs meanwhile, unless that would never end."""
+    """As asked for; ``auto``: the guest runs meanwhile, unless that would never end; straight where that is faster."""
     if policy.strategy != "auto":
         return policy.strategy
-    endless = policy.when_busy == "wait" and not rounds(work, rate(link, policy), policy).converges
-    return "cold" if endless else "stream"
+    bytes_s = rate(link, policy)
+    streamed, straight = (rounds(one, bytes_s, policy) for one in (work, work.straight()))
+    if (
+        work.direct
+        and straight.converges
+        and (not streamed.converges or straight.total_s < DIRECT_GAIN * streamed.total_s)
+    ):
+        return "native"
+    return "cold" if policy.when_busy == "wait" and not streamed.converges else "stream"
 
 
 def predict(
@@ -92,6 +114,8 @@ def predict(
 ) -> Prediction | None:
     """None for what would never end."""
     bytes_s = rate(link, policy)
+    disk_s = max(work.disk_wire_bytes / bytes_s, work.disk_bytes / work.encode_bytes_s)
+    work = work.straight() if strategy == "native" else work
     moved = standing_still(work, bytes_s) if strategy == "cold" else rounds(work, bytes_s, policy)
     if not moved.converges and policy.when_busy == "throttle":
         calm = THROTTLED * through(work, bytes_s)
@@ -100,7 +124,6 @@ def predict(
         return None
     rtt_s = link.rtt_ms / 1000
     downtime_s = moved.left_s + SWITCHOVER_S + SWITCHOVER_ROUND_TRIPS * rtt_s
-    disk_s = max(work.disk_wire_bytes / bytes_s, work.disk_bytes / work.encode_bytes_s)
     streams = policy.streams or streams_for(rtt_s, policy.bandwidth_bytes_s or FAST_BYTES_S, USUAL_WINDOW_BYTES)
     total_s = FIXED_S + (ROUND_TRIPS + 3 * streams) * rtt_s + disk_s + moved.seconds + downtime_s
     wire_bytes = FIXED_BYTES + work.disk_wire_bytes + moved.wire_bytes + moved.left_wire_bytes

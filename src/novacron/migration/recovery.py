@@ -20,17 +20,28 @@ async def take_back(machine: Machine, clock: Clock, *, running: bool) -> None:
     back within ``PATIENCE_S``, QemuDiedError when it is gone.
     """
     deadline = clock.monotonic() + PATIENCE_S
+    await _give_up(machine, clock, deadline)
+    if running:
+        await _let_run(machine, clock, deadline)
+
+
+async def _give_up(machine: Machine, clock: Clock, deadline: float) -> None:
+    """Cut first, then cancel: QEMU may hang in a connection that nobody reads any more."""
+    await machine.cut_migration()
     while (status := (await machine.migration_status()).status) in UNDER_WAY:
         if status != "cancelling":
             await machine.cancel_migration()
         if clock.monotonic() > deadline:
+            if await machine.state() is MachineState.RUNNING:
+                return  # what was being set up lets go only when TCP does; the guest runs on
             raise QemuFailedError(f"the migration of {machine.vm_id} cannot be cancelled: QEMU says {status}")
         await clock.sleep(LOOK_EVERY_S)  # no event tells every way out of cancelling
-    while running:
-        state = await machine.state()
-        if state is MachineState.RUNNING:
-            await announce(machine)  # the other side may have done so, while its state came in
-            return
+    while await machine.cut_migration() and clock.monotonic() < deadline:
+        await clock.sleep(LOOK_EVERY_S)  # QEMU begins no other before it has closed what this one had open
+
+
+async def _let_run(machine: Machine, clock: Clock, deadline: float) -> None:
+    while (state := await machine.state()) is not MachineState.RUNNING:
         if state is MachineState.GONE:
             raise QemuDiedError(f"the QEMU of {machine.vm_id} is gone")
         try:
@@ -39,3 +50,4 @@ async def take_back(machine: Machine, clock: Clock, *, running: bool) -> None:
             if clock.monotonic() > deadline:
                 raise
         await clock.sleep(LOOK_EVERY_S)
+    await announce(machine)  # the other side may have done so, while its state came in

@@ -8,7 +8,7 @@ import asyncio
 import mmap
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from novacron.core.ids import MigrationId, VmId
 from novacron.core.units import PAGE_BYTES
 from novacron.hypervisor.driver import Machine
 from novacron.hypervisor.spec import canonical_digest
+from novacron.migration import native
 from novacron.migration.beside import beside
 from novacron.migration.compression import Compression
 from novacron.migration.disks import DiskSender
@@ -32,6 +33,7 @@ from novacron.migration.frames import (
     Failed,
     FrameType,
     Known,
+    Listening,
     Offer,
     Ready,
     pack,
@@ -39,12 +41,13 @@ from novacron.migration.frames import (
 )
 from novacron.migration.known import RAM, KnownContent
 from novacron.migration.meter import Meter
+from novacron.migration.native import Begin
 from novacron.migration.pipeline import Turns
 from novacron.migration.qemu_socket import QemuSocket
 from novacron.migration.qemu_watch import QemuWatch
 from novacron.migration.ram import RamSender
 from novacron.migration.shadow import shadow
-from novacron.protocol.migration import MigrationPolicy, MigrationSummary, Verdict
+from novacron.protocol.migration import DIRECT, MigrationPolicy, MigrationSummary, Verdict
 from novacron.wire.channel import ParallelChannel
 
 DISK_ROUND_EVERY_S: Final = 0.5
@@ -72,6 +75,7 @@ class Outgoing:
     ram_image: Path | None  # as it arrived here, unchanged: the other side may have the same
     known_state: str  # of the disks; empty: none
     shadow: mmap.mmap | None = None  # what an attempt before, which failed, took the other side's RAM for
+    peer_host: str = ""  # where the other side's QEMU can be reached
 
 
 class Source:
@@ -101,8 +105,11 @@ class Source:
         self._turns = Turns()
         self._compression = Compression(clock, outgoing.policy.compression_level)
         self._disks = self._disk_sender(Answer(ram_known=False, disks_known=False))
-        self.shadow = outgoing.shadow or shadow(outgoing.ram_image, self._spec.memory_bytes)
+        self._link = native.new_link(outgoing.policy) if outgoing.policy.strategy in DIRECT else None
         self._leans = outgoing.shadow is not None or outgoing.ram_image is not None
+        self.shadow = None  # what the other side's RAM is, as far as it went through here
+        if self._link is None:
+            self.shadow = outgoing.shadow or shadow(outgoing.ram_image, self._spec.memory_bytes)
         self.committed = False
 
     async def run(self) -> MigrationSummary:
@@ -111,8 +118,8 @@ class Source:
             async with self._machine.events() as events, beside(self._watch.run(events), self._listen()):
                 encoder = await self._agree()
                 await self._copy()
-                async with self._qemu_stream(encoder):
-                    await self._rounds()
+                async with await self._way(encoder) as begin:
+                    await self._rounds(begin)
                     await self._switch_over()
                 await self._hand_over()
                 return await self._see_it_run()
@@ -121,9 +128,9 @@ class Source:
                 raise HandoverPendingError(f"handed over, but the destination has not answered yet: {error}") from error
             raise
 
-    async def _agree(self) -> PageEncoder:
-        """Say what moves; the other side says what it has of it already."""
-        encoder = await asyncio.to_thread(PageEncoder, self.shadow, self._key)
+    async def _agree(self) -> PageEncoder | None:
+        """Say what moves; the other side says what it has of it already. No encoder where QEMU sends by itself."""
+        encoder = None if self.shadow is None else await asyncio.to_thread(PageEncoder, self.shadow, self._key)
         offer = Offer(
             version=PROTOCOL_VERSION,
             migration_id=self._out.migration_id,
@@ -132,8 +139,9 @@ class Source:
             configuration=canonical_digest(self._spec),
             ram_bytes=self._spec.memory_bytes,
             key=self._key,
-            ram_root=await asyncio.to_thread(encoder.root) if self._leans else b"",
+            ram_root=await asyncio.to_thread(encoder.root) if encoder is not None and self._leans else b"",
             running=self._out.running,
+            link=self._link,
         )
         await self._channel.send(FrameType.OFFER, pack(offer))
         held = self._spec.memory_bytes + sum(disk.size_bytes for disk in self._spec.disks)
@@ -141,6 +149,8 @@ class Source:
         answer = unpack(await self._expect(FrameType.ANSWER, within_s), Answer)
         self._disks = self._disk_sender(answer)
         self._disks.adopt(self._known)
+        if encoder is None:
+            return None
         known = self._known.of(RAM)
         if self._leans and not answer.ram_known and not known:
             self.shadow = shadow(None, self._spec.memory_bytes)
@@ -156,12 +166,21 @@ class Source:
         await self._disks.copy()
         await self._disks.round()
 
-    async def _rounds(self) -> None:
+    async def _way(self, encoder: PageEncoder | None) -> AbstractAsyncContextManager[Begin]:
+        """Of the memory: through this process, or straight to the other side's QEMU."""
+        if encoder is not None:
+            return self._qemu_stream(encoder)
+        assert self._link is not None  # noqa: S101 - without an encoder there is one
+        port = unpack(await self._expect(FrameType.LISTENING, ANSWER_TIMEOUT_S), Listening).port
+        address = f"{self._out.peer_host}:{port}"
+        return native.straight_to(address, self._link, self._machine, self._meter, self._out.policy.bandwidth_bytes_s)
+
+    async def _rounds(self, begin: Begin) -> None:
         """QEMU sends RAM in rounds until what is left fits into the downtime, then it stops the guest; disks beside."""
         downtime_ms = max(MIN_DOWNTIME_MS, self._out.policy.max_downtime_ms - OVERHEAD_MS)
         if self._out.policy.strategy == "cold":
             await self._stand_still("as was asked for, the guest stands still while its memory moves")
-        await self._machine.migrate(self._out.socket, downtime_ms=downtime_ms)
+        await begin(downtime_ms)
         disks_at = 0.0
         while not await self._watch.reach("pre-switchover", within_s=LOOK_EVERY_S, round_after=self._meter.round):
             await self._look(downtime_ms)
@@ -180,6 +199,8 @@ class Source:
     async def _look(self, downtime_ms: int) -> None:
         """Bring the figures up to date."""
         status = await self._machine.migration_status()
+        if self._link is not None:
+            native.count(self._meter, status)
         self._meter.rtt_ms = self._channel.rtt_ms
         self._meter.plan(status.remaining_bytes)
         self._meter.dirty_rate_bytes_s = status.dirty_pages_s * 4096.0
@@ -230,7 +251,7 @@ class Source:
         """What it came to, also when the destination's word came another way."""
         return self._meter.summary(
             guest_bytes=self._spec.memory_bytes + self._disks.in_use_bytes,
-            wire_bytes=self._channel.wire_bytes_sent,
+            wire_bytes=self._channel.wire_bytes_sent + (self._meter.ram.wire_bytes if self._link else 0),
             verdict=verdict,
         )
 
@@ -247,7 +268,7 @@ class Source:
         )
 
     @asynccontextmanager
-    async def _qemu_stream(self, encoder: PageEncoder) -> AsyncIterator[None]:
+    async def _qemu_stream(self, encoder: PageEncoder) -> AsyncIterator[Begin]:
         """The socket that the source's QEMU sends to. When one side of the proxy ends by an error, both do."""
         encoder.look_into(self._disks.encoders)
         sender = RamSender(
@@ -266,7 +287,7 @@ class Source:
                 await sender.run(qemu.read_into)
 
             async with beside(send()):
-                yield
+                yield lambda downtime_ms: self._machine.migrate(self._out.socket, downtime_ms=downtime_ms)
 
     async def _listen(self) -> None:
         """Frames of the destination, up to its last word: bytes for QEMU, and answers to whoever waits for them."""

@@ -24,8 +24,9 @@ PHASES: Final = (
 
 
 Priority = Annotated[int, Meta(ge=-9, le=9)]
-Strategy = Literal["stream", "cold"]
-WantedStrategy = Literal["stream", "cold", "auto"]
+Strategy = Literal["stream", "cold", "native"]
+WantedStrategy = Literal["stream", "cold", "native", "auto"]
+DIRECT: Final = frozenset({"native"})  # those of which the destination's QEMU writes the memory itself
 WhenBusy = Literal["wait", "throttle", "stop"]
 Verify = Literal["any", "agent"]
 BusyThen = Literal["throttle", "stop", "fail"]
@@ -60,10 +61,11 @@ class MigrationPolicy(Struct, frozen=True):
     """How a migration may go about its work.
 
     ``strategy`` ``stream``: the guest runs while it is copied. ``cold``: it stands still while its memory is, so each
-    page moves once. ``auto``: as a plan chooses that is made before. ``when_busy`` is what happens to a guest that
-    changes its memory faster than the link takes it: ``wait`` for a calmer moment, ``throttle`` its CPUs, ``stop`` it
-    until the rest has moved. ``verify``, ``probe`` and ``verify_within_ms`` are a ``GuestCheck``; ``on_unverified`` is
-    what happens to a guest that does not pass it, or dies within the window: back to the source, or it stays.
+    page moves once. ``native``: it runs while its memory goes straight from QEMU to QEMU, for a link that is faster
+    than pages are encoded. ``auto``: as a plan chooses that is made before. ``when_busy`` is what happens to a guest
+    that changes its memory faster than the link takes it: ``wait`` for a calmer moment, ``throttle`` its CPUs, ``stop``
+    it until the rest has moved. ``verify``, ``probe`` and ``verify_within_ms`` are a ``GuestCheck``; ``on_unverified``
+    is what happens to a guest that does not pass it, or dies within the window: back to the source, or it stays.
     ``priority``: of what shares a link; three steps more are twice as much of it.
     """
 
@@ -183,6 +185,7 @@ class IncomingOrder(Struct, frozen=True):
     check: GuestCheck = field(default_factory=GuestCheck)
     rolls_back: MigrationId | None = None  # the migration that this one is the way back of
     refused: tuple[MigrationId, ...] = ()  # attempts before it whose nodes could not take it: another one is chosen
+    direct: bool = False  # its memory will come straight from the source's QEMU
 
 
 class IncomingReady(Struct, frozen=True):

@@ -49,6 +49,7 @@ class Survey(Struct, frozen=True):
     disk_bytes: int  # that the disks take
     disk_return_bytes: int  # written since the VM came here
     known_state: str = ""  # name of the content that the cluster it came from may have
+    direct: bool = False  # its memory can go straight from hypervisor to hypervisor
 
 
 class OutlookRequest(Struct, frozen=True):
@@ -68,6 +69,7 @@ class Outlook(Struct, frozen=True):
     node: str  # SPIFFE id
     address: str
     held: Held
+    direct: bool = False  # memory can come there straight from a hypervisor
 
 
 class HoldingsRequest(Struct, frozen=True):

@@ -71,3 +71,4 @@ class HostCapabilities(Struct, frozen=True):
     memory_bytes: int = 0
     memory_free_bytes: int = 0
     disk_free_bytes: int = 0
+    direct: bool = False  # a VM's memory can come and go straight from hypervisor to hypervisor

@@ -14,7 +14,14 @@ from typing import Final
 from novacron.core.ids import VmId, new_id
 from novacron.core.units import GIB, format_size
 from novacron.hypervisor.driver import ImagePath, Machine, Stored
-from novacron.hypervisor.errors import BadImageError, MachineTypeError, NoRoomError, VmStateError, VmUnknownError
+from novacron.hypervisor.errors import (
+    BadImageError,
+    MachineTypeError,
+    NoRoomError,
+    UnsupportedError,
+    VmStateError,
+    VmUnknownError,
+)
 from novacron.hypervisor.memory.disk import BLOCK_BYTES, MemoryDisk
 from novacron.hypervisor.memory.machine import MemoryMachine
 from novacron.hypervisor.resize import check_resize
@@ -91,9 +98,18 @@ class MemoryDriver:
         return self._launch(vm_id, spec, self._vm(vm_id).disks, ram_path, incoming=False)
 
     async def prepare_incoming(
-        self, vm_id: VmId, spec: VmSpec, *, ram_path: Path, overlay: bool, donor: VmId | None = None
+        self,
+        vm_id: VmId,
+        spec: VmSpec,
+        *,
+        ram_path: Path,
+        overlay: bool,
+        donor: VmId | None = None,
+        shared: bool = False,
     ) -> Machine:
         """An instance that waits for its state."""
+        if shared:
+            raise UnsupportedError("VMs in memory come as a stream only", next_command="novacron migrate")
         self._check_machine(spec)
         disks = self._vm(vm_id).disks
         lent = disks if overlay else self._vm(donor).disks if donor else {}

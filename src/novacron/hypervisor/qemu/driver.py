@@ -80,6 +80,7 @@ class QemuDriver:
             memory_bytes=self._room.memory_bytes(),
             memory_free_bytes=await asyncio.to_thread(self._room.ram_bytes),
             disk_free_bytes=self._room.disk_bytes(),
+            direct=True,
         )
 
     async def create(self, vm_id: VmId, spec: VmSpec) -> VmSpec:
@@ -111,7 +112,14 @@ class QemuDriver:
         return await self._launch(vm_id, spec, self._folder(vm_id).disks(), ram_path, incoming=False)
 
     async def prepare_incoming(
-        self, vm_id: VmId, spec: VmSpec, *, ram_path: Path, overlay: bool, donor: VmId | None = None
+        self,
+        vm_id: VmId,
+        spec: VmSpec,
+        *,
+        ram_path: Path,
+        overlay: bool,
+        donor: VmId | None = None,
+        shared: bool = False,
     ) -> Machine:
         """An instance that waits for its state."""
         await self._check_machine(spec)
@@ -130,7 +138,7 @@ class QemuDriver:
         else:
             await self._fill(spec, disks, self._folder(donor).disks() if donor else {})
         await self._prepare_extras(folder, spec)
-        return await self._launch(vm_id, spec, disks, ram_path, incoming=True)
+        return await self._launch(vm_id, spec, disks, ram_path, incoming=True, shared=shared)
 
     def has_disks(self, vm_id: VmId, spec: VmSpec) -> bool:
         """Whether disks of these names and sizes lie here."""
@@ -322,7 +330,14 @@ class QemuDriver:
             make_variables(folder.variables)
 
     async def _launch(
-        self, vm_id: VmId, spec: VmSpec, disks: dict[str, Path], ram_path: Path, *, incoming: bool
+        self,
+        vm_id: VmId,
+        spec: VmSpec,
+        disks: dict[str, Path],
+        ram_path: Path,
+        *,
+        incoming: bool,
+        shared: bool = False,
     ) -> QemuMachine:
         qemu = await self.qemu()
         taps: dict[str, int] = {}
@@ -330,7 +345,7 @@ class QemuDriver:
             for nic in spec.nics:
                 if nic.mode == "tap":
                     taps[nic.id] = await open_tap(nic.bridge)
-            return await self._spawn(vm_id, spec, disks, ram_path, qemu, taps=taps, incoming=incoming)
+            return await self._spawn(vm_id, spec, disks, ram_path, qemu, taps=taps, incoming=incoming, shared=shared)
         except BaseException:
             ram_path.unlink(missing_ok=True)
             raise
@@ -348,6 +363,7 @@ class QemuDriver:
         *,
         taps: dict[str, int],
         incoming: bool,
+        shared: bool,
     ) -> QemuMachine:
         instance = new_id("run")
         run_dir = self._run_dir / instance
@@ -359,7 +375,7 @@ class QemuDriver:
             accelerator=self._accelerator,
             run_dir=run_dir,
             ram_path=ram_path,
-            ram_shared=False,
+            ram_shared=shared,
             disks=disks,
             kernel=None if boot is None else self._image_path(boot.kernel)[0],
             initrd=None if boot is None or boot.initrd is None else self._image_path(boot.initrd)[0],

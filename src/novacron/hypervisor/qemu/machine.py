@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from novacron.core.ids import VmId
-from novacron.hypervisor.driver import DiskExport, MachineEvent, MachineState, MigrationStatus
+from novacron.core.units import PAGE_BYTES
+from novacron.hypervisor.driver import DirectLink, DiskExport, MachineEvent, MachineState, MigrationStatus
 from novacron.hypervisor.errors import QemuDiedError, QmpError, VmStateError
 from novacron.hypervisor.qemu.folder import InstanceRecord
+from novacron.hypervisor.qemu.link_key import LinkKey
 from novacron.hypervisor.qemu.qmp import Qmp
 
 TRACKING_BYTES: Final = 64 * 1024  # granularity of dirty bitmaps
@@ -38,6 +40,7 @@ class QemuMachine:
         self._qmp = qmp
         self._control = control  # for out-of-band commands, when the first hangs
         self._exports: list[str] = []
+        self._link_key: LinkKey | None = None
 
     @property
     def attached(self) -> bool:
@@ -146,15 +149,17 @@ class QemuMachine:
         return self.run_dir / "console"
 
     async def prepare_outgoing(self, *, throttle: bool = False) -> None:
-        """Capabilities of a safe hand-over; no bandwidth limit of QEMU's own."""
-        await self._capabilities(*_CAPABILITIES, "pause-before-switchover", **{"auto-converge": throttle})
-        await self.qmp("migrate-set-parameters", max_bandwidth=MAX_BANDWIDTH)
+        """Capabilities of a safe hand-over; no bandwidth limit of QEMU's own, nothing of a migration before."""
+        await self._capabilities(
+            *_CAPABILITIES, "pause-before-switchover", **{"auto-converge": throttle, "multifd": False}
+        )
+        await self.qmp("migrate-set-parameters", max_bandwidth=MAX_BANDWIDTH, tls_creds="")
 
     async def prepare_capture(self) -> None:
         """With a return path QEMU would wait for the word of a destination."""
-        off = dict.fromkeys(("return-path", "auto-converge", "postcopy-ram"), False)
+        off = dict.fromkeys(("return-path", "auto-converge", "postcopy-ram", "multifd"), False)
         await self._capabilities("events", "pause-before-switchover", **off)
-        await self.qmp("migrate-set-parameters", max_bandwidth=MAX_BANDWIDTH)
+        await self.qmp("migrate-set-parameters", max_bandwidth=MAX_BANDWIDTH, tls_creds="")
 
     async def migrate(self, socket: Path, *, downtime_ms: int) -> None:
         """Start to send."""
@@ -177,6 +182,9 @@ class QemuMachine:
             answer.get("downtime", 0),
             answer.get("cpu-throttle-percentage", 0),
             answer.get("error-desc", ""),
+            ram.get("duplicate", 0) * PAGE_BYTES,
+            ram.get("normal-bytes", 0),
+            ram.get("transferred", 0),
         )
 
     async def continue_migration(self) -> None:
@@ -187,9 +195,47 @@ class QemuMachine:
         """Give the migration up."""
         await self.qmp("migrate_cancel")
 
-    async def yank(self) -> None:
-        """Cut the migration's connection out of band: the way out when the first monitor hangs in it."""
-        await self._control.execute("yank", out_of_band=True, instances=[{"type": "migration"}])
+    async def cut_migration(self) -> bool:
+        """Out of band: the first monitor may hang in a connection that nobody reads any more."""
+        try:
+            await self._control.execute("yank", out_of_band=True, instances=[{"type": "migration"}])
+        except QmpError as error:
+            if "not found" not in error.description:
+                raise
+            return False
+        return True
+
+    async def migrate_direct(
+        self, link: DirectLink, address: str, *, downtime_ms: int, bandwidth_bytes_s: int | None
+    ) -> None:
+        """Start to send, over TLS and several connections."""
+        await self._set_direct(link, "client")
+        await self._capabilities("multifd")
+        await self.qmp("migrate-set-parameters", max_bandwidth=bandwidth_bytes_s or MAX_BANDWIDTH)
+        await self.set_downtime(downtime_ms)
+        await self.qmp("migrate", uri=f"tcp:{address}")
+
+    async def listen_direct(self, link: DirectLink, host: str, ports: tuple[int, int]) -> int:
+        """The kernel says which port is free; QEMU takes the next when it is not."""
+        await self._capabilities(*_CAPABILITIES, "multifd")
+        await self._set_direct(link, "server")
+        first, last = ports
+        name = f"[{host}]" if ":" in host else host
+        await self.qmp("migrate-incoming", uri=f"tcp:{name}:{first},to={last}")
+        return int((await self.qmp("query-migrate"))["socket-address"][0]["port"])
+
+    async def _set_direct(self, link: DirectLink, endpoint: str) -> None:
+        key = self._link_key = LinkKey.write(self.run_dir, link.key)
+        await self.qmp("object-add", **key.object(endpoint))
+        await self.qmp("migrate-set-parameters", tls_creds=key.name, multifd_channels=link.channels)
+
+    async def end_direct(self) -> None:
+        """QEMU forgets it, then the folder does."""
+        if self._link_key is None:
+            return
+        key, self._link_key = self._link_key, None
+        key.remove()
+        await self.qmp("object-del", id=key.name)
 
     async def listen_incoming(self, socket: Path) -> None:
         """Wait for the stream."""

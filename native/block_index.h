@@ -25,6 +25,12 @@ class BlockIndex {
         for (size_t i = 0; i < count && i < digests_.size(); ++i) enter(static_cast<uint32_t>(i), digests[i]);
     }
 
+    // The same, where nothing is known yet; `kUnknown` stays unknown.
+    void learn(const Digest* digests, size_t count) {
+        for (size_t i = 0; i < count && i < digests_.size(); ++i)
+            if (digests_[i] == kUnknown && !(digests[i] == kUnknown)) enter(static_cast<uint32_t>(i), digests[i]);
+    }
+
     const std::vector<Digest>& digests() const { return digests_; }
 
     // Runs (first, count) of blocks among `count` from `first` on that may hold something.

@@ -15,6 +15,7 @@ class BlockEncoder {
 
     const BlockIndex& index() const { return index_; }
     void adopt(const Digest* digests, size_t count) { index_.adopt(digests, count); }
+    void learn(const Digest* digests, size_t count) { index_.learn(digests, count); }
 
   private:
     Key key_;

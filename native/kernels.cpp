@@ -109,6 +109,12 @@ class PyBlockEncoder {
         encoder_.adopt(words.data(), words.size());
     }
 
+    void learn(nb::bytes digests) {
+        const auto words = as_digests(digests);
+        nb::gil_scoped_release released;
+        encoder_.learn(words.data(), words.size());
+    }
+
     nb::bytes digests() const { return as_bytes(encoder_.index().digests()); }
 
     nb::list held(uint64_t first, uint64_t count) const {
@@ -237,6 +243,7 @@ NB_MODULE(_kernels, m) {
         .def(nb::init<uint64_t, nb::bytes, bool>())
         .def("encode", &PyBlockEncoder::encode)
         .def("adopt", &PyBlockEncoder::adopt)
+        .def("learn", &PyBlockEncoder::learn)
         .def("digests", &PyBlockEncoder::digests)
         .def("held", &PyBlockEncoder::held);
     nb::class_<PyPageEncoder>(m, "PageEncoder")

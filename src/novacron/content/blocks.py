@@ -6,12 +6,15 @@ from typing import Final
 from typing_extensions import Buffer
 
 from novacron.content import _kernels
+from novacron.content.digest import DIGEST_BYTES
 from novacron.content.encoded import Encoded
 from novacron.content.errors import MalformedContentError
 from novacron.core.units import PAGE_BYTES
 
 _ZERO, _COPY, _DELTA, _LITERAL, _BLOCK = 1, 2, 3, 4, 5
 MAX_OP_BLOCKS: Final = 4096  # of a copy or a literal: 16 MiB
+
+UNKNOWN: Final = b"\xff" * DIGEST_BYTES  # a block of which nothing is known
 
 Write = tuple[int, bytes | int]
 
@@ -32,6 +35,10 @@ class BlockEncoder:
     def adopt(self, digests: bytes) -> None:
         """The other side holds blocks of these digests (16 bytes each, from block 0 on); raises ValueError."""
         self.kernel.adopt(digests)
+
+    def learn(self, digests: bytes) -> None:
+        """The other side holds blocks of these digests where nothing is known of it yet; ``UNKNOWN`` tells of none."""
+        self.kernel.learn(digests)
 
     def digests(self) -> bytes:
         """Of the blocks as the other side has them, 16 bytes each; zeros for a block of zeros."""

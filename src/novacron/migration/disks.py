@@ -21,7 +21,7 @@ from novacron.hypervisor.nbd.messages import ALLOCATION, DIRTY, ZERO, Extent
 from novacron.migration.compression import Compression
 from novacron.migration.errors import ChannelProtocolError
 from novacron.migration.frames import FrameType
-from novacron.migration.known import KnownContent
+from novacron.migration.known import KnownContent, digests_of_disk, except_for
 from novacron.migration.meter import Meter
 from novacron.migration.pipeline import Turns, in_order
 from novacron.migration.ram import FrameSink, PackedFrame
@@ -30,6 +30,7 @@ from novacron.protocol.vm import DiskSpec
 
 READ_BYTES: Final = MIB
 READS_IN_FLIGHT: Final = 4
+INDEXED_DISK_PER_RAM: Final = 8  # disks that take more of a guest's memory than this are not looked through
 WRITE_BYTES: Final = 4 * MIB
 BLOCK_READS_IN_FLIGHT: Final = 16
 
@@ -59,6 +60,7 @@ class DiskSender:
         known_state: str,
     ) -> None:
         self._machine = machine
+        self._key = key
         self._disks = list(disks)
         self._names = [disk.id for disk in disks]
         self._sink = sink
@@ -68,6 +70,7 @@ class DiskSender:
         self._known_state = known_state
         self.encoders = [BlockEncoder(disk.size_bytes, key, fresh=not known_state) for disk in disks]
         self._round = 0
+        self._standing: list[bytes] = []  # digests of each disk as it stood after the first copy
         self.in_use_bytes = 0  # of all disks, known once the first copy has begun
 
     def adopt(self, known: KnownContent) -> None:
@@ -84,6 +87,7 @@ class DiskSender:
             await self._machine.fork_tracking(self._names, since(self._known_state), "novacron-base", self._bitmap(0))
             await self._send("novacron-base")
             await self._machine.drop_tracking(self._names, "novacron-base")
+            await self._look_at_what_stands()
         else:
             await self._machine.start_tracking(self._names, self._bitmap(0))
             await self._send("")
@@ -98,6 +102,18 @@ class DiskSender:
         sent = await self._send(old)
         await self._machine.drop_tracking(self._names, old)
         return sent
+
+    async def _look_at_what_stands(self) -> None:
+        """Blocks that the other side has had all along: RAM that is their cache is told by them.
+
+        What the guest writes while they are read is marked, and sent in the next round: it is taken out there.
+        """
+        if self.in_use_bytes > INDEXED_DISK_PER_RAM * self._machine.spec.memory_bytes:
+            return
+        for export in await self._machine.export_readable(self._names):
+            async with NbdClient.connect(export, contexts=[ALLOCATION]) as disk:
+                self._standing.append(await digests_of_disk(disk, self._key))
+        await self._machine.end_exports()
 
     async def clean_up(self) -> None:
         """Remove exports and the bitmaps of the rounds."""
@@ -122,6 +138,8 @@ class DiskSender:
                     self.in_use_bytes += sum(e.length for e in allocated if _wanted(e, ALLOCATION))
                 found = await disk.extents(context)
                 extents = [e for e in found if _wanted(e, context)]
+                if self._standing:
+                    self.encoders[number].learn(except_for(self._standing[number], extents))
                 total = sum(e.length for e in extents)
                 sent += total
                 self._meter.plan(total)
@@ -130,6 +148,7 @@ class DiskSender:
                     empty = [(e.offset, e.length) for e in found if not _wanted(e, context)]
                     await self._in_order(self._emptied(number, empty))
         await self._machine.end_exports()
+        self._standing = []
         return sent
 
     async def _in_order(self, frames: AsyncGenerator[asyncio.Future[PackedFrame], None]) -> None:

@@ -4,15 +4,15 @@ An attempt that broke off, a VM that was there before and has gone on elsewhere:
 say it, and most of them compress to nothing (blocks of zeros).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from novacron.content.blocks import BlockEncoder
+from novacron.content.blocks import UNKNOWN, BlockEncoder
 from novacron.content.codec import decode, encode
 from novacron.content.digest import DIGEST_BYTES
-from novacron.core.units import MIB
+from novacron.core.units import MIB, PAGE_BYTES
 from novacron.hypervisor.nbd.client import NbdClient
-from novacron.hypervisor.nbd.messages import ALLOCATION, ZERO
+from novacron.hypervisor.nbd.messages import ALLOCATION, ZERO, Extent
 from novacron.migration.errors import ChannelProtocolError
 from novacron.migration.frames import KNOWN_BYTES, Known
 
@@ -35,6 +35,15 @@ async def digests_of_disk(disk: NbdClient, key: bytes) -> bytes:
             for at in range(extent.offset, extent.offset + extent.length, READ_BYTES):
                 index.encode(at, await disk.read(at, min(READ_BYTES, extent.offset + extent.length - at)))
     return index.digests()
+
+
+def except_for(digests: bytes, extents: Iterable[Extent]) -> bytes:
+    """Those digests of a disk, but none of the blocks of ``extents``."""
+    rest = bytearray(digests)
+    for extent in extents:
+        first, count = extent.offset // PAGE_BYTES, -(-extent.length // PAGE_BYTES)
+        rest[first * DIGEST_BYTES : (first + count) * DIGEST_BYTES] = UNKNOWN * count
+    return bytes(rest)
 
 
 class KnownContent:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -18,6 +19,7 @@ class Images:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._writing: WeakValueDictionary[ImageId, asyncio.Lock] = WeakValueDictionary()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def path(self, image_id: ImageId) -> tuple[Path, str]:
@@ -40,17 +42,21 @@ class Images:
         return ImagePresence(complete=False, received_bytes=part.stat().st_size if part.exists() else 0)
 
     async def write(self, peer: SpiffeId, message: ImageWrite) -> ImagePresence:
-        """The next part; the last one is verified, and a wrong whole is thrown away."""
-        here = await self.presence(peer, message.image)
-        if here.complete:
-            return here
-        if message.offset != here.received_bytes or message.offset + len(message.data) > message.image.size_bytes:
-            raise InvalidInputError(f"a part of image {message.image.image_id} that does not follow what is here")
-        path = self._directory / message.image.image_id
-        await asyncio.to_thread(self._append, path.with_suffix(".part"), message.data)
-        if message.offset + len(message.data) == message.image.size_bytes:
-            await asyncio.to_thread(self._complete, path, message.image)
-        return await self.presence(peer, message.image)
+        """The next part; the last one is verified, and a wrong whole is thrown away.
+
+        One that does not follow what is here is not taken: several bring an image at once, and are told how far it is.
+        """
+        ref = message.image
+        if message.offset + len(message.data) > ref.size_bytes:
+            raise InvalidInputError(f"a part of image {ref.image_id} that lies past its end")
+        async with self._writing.setdefault(ref.image_id, asyncio.Lock()):
+            here = await self.presence(peer, ref)
+            if not here.complete and message.offset == here.received_bytes:
+                path = self._directory / ref.image_id
+                await asyncio.to_thread(self._append, path.with_suffix(".part"), message.data)
+                if message.offset + len(message.data) == ref.size_bytes:
+                    await asyncio.to_thread(self._complete, path, ref)
+            return await self.presence(peer, ref)
 
     async def delete(self, _peer: SpiffeId, ref: ImageRef) -> Nothing:
         """Remove an image; harmless when it is not here. VMs made from it keep their disks."""

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 from novacron.control.errors import ImageInUseError
 from novacron.control.kinds import IMAGES, VMS
@@ -32,6 +33,7 @@ class Images:
     def __init__(self, directory: Path, database: Database) -> None:
         self._directory = directory
         self._database = database
+        self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def path(self, image: Image) -> Path:
@@ -86,15 +88,18 @@ class Images:
         return ImagePresence(complete=False, received_bytes=part.stat().st_size if part.exists() else 0)
 
     async def write(self, message: ImageWrite) -> ImagePresence:
-        """The next part of an image that a peer ships; the last one is verified."""
+        """The next part of an image that a peer ships; the last one is verified.
+
+        One that does not follow what is here is not taken: several ship an image at once, and are told how far it is.
+        """
         ref = message.image
-        here = await self.presence(ref)
-        if here.complete:
-            return here
-        if message.offset != here.received_bytes or message.offset + len(message.data) > ref.size_bytes:
-            raise InvalidInputError(f"a part of image {ref.image_id} that does not follow what is here")
-        await asyncio.to_thread(self._append, ref, message.data)
-        return await self.presence(ref)
+        if message.offset + len(message.data) > ref.size_bytes:
+            raise InvalidInputError(f"a part of image {ref.name or ref.image_id} that lies past its end")
+        async with self._writing.setdefault(_digest(ref), asyncio.Lock()):
+            here = await self.presence(ref)
+            if not here.complete and message.offset == here.received_bytes:
+                await asyncio.to_thread(self._append, ref, message.data)
+            return await self.presence(ref)
 
     async def ship(self, image: Image, presence: Presence, write: Write) -> None:
         """Bring an image to where it is not whole yet, from where the last try broke off."""

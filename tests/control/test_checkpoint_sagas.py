@@ -127,6 +127,15 @@ async def test_whichever_step_of_a_removal_runs_twice_it_is_gone(world):
     await repeat_every_step(world(1, "deleting", check), CLOCK)
 
 
+async def test_a_removal_that_fails_leaves_a_checkpoint_that_can_be_removed_again(world):
+    def check(step, nodes, left, vm):
+        assert (nodes.checkpoints, vm.state) == ({}, "running")
+        assert left is None or (left.state, left.problem.code) == ("ready", "injected"), step
+        assert (left is None) == (step == "forget")
+
+    await fail_every_step(world(1, "deleting", check), CLOCK)
+
+
 async def test_whichever_step_of_a_restore_fails_before_the_vm_is_back_it_is_given_up(world):
     def check(step, nodes, left, vm):
         assert (nodes.restores, left.state, left.problem.code) == (set(), "ready", "injected"), step

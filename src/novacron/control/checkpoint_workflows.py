@@ -58,7 +58,7 @@ class CheckpointWorkflows:
             Step("record", self._record, undo=Irreversible("the last step has nothing after it")),
         )
         delete = (
-            Step("remove", self._remove, undo=Irreversible("content is gone"), point_of_no_return=True),
+            Step("remove", self._remove, undo=self._free, attempts=PATIENCE),
             Step("forget", self._forget, undo=Irreversible("the checkpoint is gone")),
         )
         restore = (
@@ -149,11 +149,14 @@ class CheckpointWorkflows:
         await context.commit(settle)
 
     async def _free(self, context: StepContext) -> None:
-        """It may be used again; what the last use failed for stays with it."""
+        """It may be used, or deleted, again; what the last work failed for stays with it."""
         await context.commit(lambda tx: self._put_free(tx, context))
 
     def _put_free(self, tx: Transaction, context: StepContext) -> None:
-        known = CHECKPOINTS.get(tx, _checkpoint(context)).value
+        found = CHECKPOINTS.find(tx, _checkpoint(context))
+        if found is None:
+            return
+        known = found.value
         failed = context.error_code
         problem = Problem(failed, context.error_cause, context.error_next) if failed else None
         free = msgspec.structs.replace(known, state=READY, progress=WorkProgress(), problem=problem)

@@ -185,7 +185,7 @@ class Checkpoint(Struct, frozen=True):
     begun_at: float = 0.0
     progress: WorkProgress = field(default_factory=WorkProgress)  # of that work
     facts: CheckpointFacts | None = None  # once it is whole
-    problem: Problem | None = None  # what the last restore failed for
+    problem: Problem | None = None  # what the last work on it failed for
 
 
 class PeerCluster(Struct, frozen=True):

@@ -108,7 +108,12 @@ async def travel(
     migration = await asyncio.to_thread(_migrate, source.client, vm, target.name, policy, watch)
     while migration.retried_by is not None:
         tell(f"{_failed(migration).cause}; the guest goes on at {source.name}, and it is tried again")
-        migration = await asyncio.to_thread(_follow, source.client, migration.retried_by, watch)
+        migration = await asyncio.to_thread(follow, source.client, migration.retried_by, watch)
+    return await arrive(source, target, migration, vm=vm)
+
+
+async def arrive(source: DemoSite, target: DemoSite, migration: Migration, *, vm: str = VM) -> Trip:
+    """Let a guest that has been moved verify itself; raises UnverifiedError, or what the migration failed for."""
     if migration.outcome != "succeeded":
         raise _failed(migration)
     await asyncio.to_thread(_arrived, target.client, vm)
@@ -150,10 +155,11 @@ def _create(client: Client, request: VmRequest) -> Vm:
 
 def _migrate(client: Client, vm: str, target: str, policy: MigrationPolicy, watch: Watch) -> Migration:
     begun = client.post("/migrations", Migration, MigrateRequest(vm, target, policy))
-    return _follow(client, begun.value.id, watch)
+    return follow(client, begun.value.id, watch)
 
 
-def _follow(client: Client, attempt: str, watch: Watch) -> Migration:
+def follow(client: Client, attempt: str, watch: Watch) -> Migration:
+    """Watch an attempt to its end; it blocks."""
     for sight in watch_one(client, MIGRATIONS, attempt):
         if sight.value is None or sight.lost:
             continue

@@ -24,6 +24,7 @@ from novacron.launch.demo.site import DemoSite, both_sites
 from novacron.launch.guest.build import GuestFiles
 from novacron.launch.guest.workloads import kernel_arguments
 from novacron.launch.lab.lab import Lab, crossed
+from novacron.protocol.migration import Strategy
 from novacron.protocol.resources import Migration
 
 OURS: Final = "novacron"
@@ -44,6 +45,7 @@ class Trial:
     workload: str
     seed: int
     give_up_s: float
+    strategy: Strategy = "stream"  # of ours
 
 
 async def there_and_back(trial: Trial) -> list[Run]:
@@ -139,4 +141,5 @@ async def _travel(trial: Trial, source: DemoSite, target: DemoSite, *, vm: str =
         if time.monotonic() > ends:
             raise GaveUpError(f"the guest was not there after {trial.give_up_s:.0f} s")
 
-    return await travel(source, target, ONE_ATTEMPT, watch, vm=vm)
+    policy = structs.replace(ONE_ATTEMPT, strategy=trial.strategy)
+    return await travel(source, target, policy, watch, vm=vm)

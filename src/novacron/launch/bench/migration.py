@@ -7,7 +7,7 @@ each. Bytes are those that the link counts, both directions together: for NovaCr
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import click
 import msgspec
@@ -27,8 +27,10 @@ from novacron.launch.lab.lab import open_lab
 from novacron.launch.lab.link import Link
 from novacron.launch.stock.contender import PEERS, Contender
 from novacron.launch.stock.race import Entry, race
+from novacron.protocol.migration import Strategy
 
 ALL_PEERS: Final = tuple(PEERS)
+STRATEGIES: Final = get_args(Strategy)
 PRE_COPY_DID: Final = "pre-copy had converged before post-copy could begin"
 
 
@@ -41,6 +43,7 @@ class Plan:
     cases: Sequence[str]
     runs: int
     give_up_s: float
+    strategy: Strategy
 
 
 @click.command("migration")
@@ -68,6 +71,13 @@ class Plan:
     multiple=True,
     help="What NovaCron does beside the way there and back; may be repeated.",
 )
+@click.option(
+    "--strategy",
+    type=click.Choice(STRATEGIES),
+    default="stream",
+    show_default=True,
+    help="By which NovaCron moves the guest.",
+)
 @click.option("--link", type=RATE, default="200Mbit/s", show_default=True, help="Rate of the link.")
 @click.option("--delay", type=DURATION, default="20ms", show_default=True, help="Of the link, one way.")
 @click.option("--jitter", type=DURATION, default="0ms", show_default=True, help="Of the delay.")
@@ -81,6 +91,7 @@ def command(
     workloads: Sequence[str],
     peers: Sequence[str],
     cases: Sequence[str],
+    strategy: Strategy,
     link: int,
     delay: int,
     jitter: int,
@@ -95,7 +106,7 @@ def command(
     A peer that has not moved the guest once is not tried again.
     """
     lab = Link(rate_bytes_s=link, delay_ms=delay, jitter_ms=jitter, loss=loss / 100, seed=seed)
-    plan = Plan(workloads, peers, cases, runs, give_up / 1000)
+    plan = Plan(workloads, peers, cases, runs, give_up / 1000, strategy)
     found, note = asyncio.run(_measure(lab, plan, click.echo if output == "table" else _say_nothing))
     comparisons = compare(found)
     if output == "json":
@@ -113,7 +124,7 @@ async def _measure(link: Link, plan: Plan, tell: Callable[[str], None]) -> tuple
     async with open_lab(link, SITES) as lab:
         for workload in plan.workloads:
             files = await asyncio.to_thread(build, directory, database=workload == DATABASE)
-            trial = Trial(lab, files, workload, link.seed, plan.give_up_s)
+            trial = Trial(lab, files, workload, link.seed, plan.give_up_s, plan.strategy)
             peers = [PEERS[name] for name in plan.peers]
             for number in range(plan.runs):
                 tell(f"{workload}, run {number + 1} of {plan.runs}")

@@ -1,14 +1,14 @@
-"""What the command imports before it knows what it has to do, and how fast it is there."""
+"""What the command imports before it knows what it has to do."""
 
 import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
 HEAVY = ("litestar", "uvicorn", "cryptography", "rich", "sqlalchemy", "httpx", "websockets", "novacron.control")
+MOST_MODULES = 180
 PROBE = """
 import json, sys
 sys.argv = ["novacron", *sys.argv[1:]]
@@ -50,12 +50,6 @@ def test_no_server_and_no_drawing_is_imported_to_explain_a_command(tmp_path, arg
 
 
 def test_help_is_there_at_once(tmp_path):
-    environment = {**os.environ, "NOVACRON_CONFIG_DIR": str(tmp_path)}
-    taken = []
-    for _ in range(5):
-        begun = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "novacron.launch.main", "--help"], capture_output=True, check=True, env=environment
-        )
-        taken.append(time.perf_counter() - begun)
-    assert min(taken) < 0.5  # about 0.12 s on an idle machine
+    """Time is what modules take, and that is steadier to count: an interpreter that does nothing has about 60."""
+    _, modules = probe(tmp_path, "--help")
+    assert len(modules) < MOST_MODULES

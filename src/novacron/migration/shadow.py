@@ -7,8 +7,6 @@ from pathlib import Path
 def shadow(image: Path | None, ram_bytes: int) -> mmap.mmap:
     """What the other side's RAM file holds at the beginning: an old image (never written to), or zeros."""
     if image is None:
-        picture = mmap.mmap(-1, ram_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        picture.madvise(mmap.MADV_HUGEPAGE)  # all of it is written: a fault for 2 MiB instead of one for each page
-        return picture
+        return mmap.mmap(-1, ram_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with image.open("rb") as file:
         return mmap.mmap(file.fileno(), ram_bytes, access=mmap.ACCESS_COPY)

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
@@ -23,6 +21,7 @@ from novacron.core.ids import RestoreId, VmId
 from novacron.hypervisor.driver import Driver, Machine, MachineState
 from novacron.hypervisor.errors import VmStateError
 from novacron.migration.announce import announce
+from novacron.migration.pipeline import through
 from novacron.migration.revival import Revival
 from novacron.protocol.checkpoint import (
     DONE,
@@ -165,7 +164,7 @@ class Restores:
             revival = Revival(repository, manifest, self._clock, work.wrote)
             machine = await self._revive(revival, order, facts, work)
             note = _Note(order.vm_id, machine.instance, facts.running)
-            await _to_its_end(self._take_its_place(order.restore_id, note))
+            await through(asyncio.create_task(self._take_its_place(order.restore_id, note)))
         await self._vms.publish(order.vm_id)
 
     async def _checkpoint(self, repository: Repository, order: RestoreOrder) -> tuple[Manifest, CheckpointFacts]:
@@ -231,13 +230,3 @@ class Restores:
             if await machine.state() is not MachineState.RUNNING:
                 await machine.resume()
             await announce(machine)
-
-
-async def _to_its_end(action: Coroutine[Any, Any, None]) -> None:
-    """A cancellation waits for the end of what cannot be left half-way."""
-    task = asyncio.create_task(action)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait((task,))
-        raise

@@ -43,7 +43,7 @@ class Turns:
                 return pack(what, turn)
 
             packing = loop.run_in_executor(None, both)
-            await _through(encoded)
+            await through(encoded)
         return packing
 
     @asynccontextmanager
@@ -59,11 +59,11 @@ class Turns:
 
 async def to_the_end(work: Callable[..., T], *arguments: Any) -> T:
     """``work`` in a thread; a cancellation waits for its end: what it writes to may be used again then."""
-    return await _through(asyncio.create_task(asyncio.to_thread(work, *arguments)))
+    return await through(asyncio.create_task(asyncio.to_thread(work, *arguments)))
 
 
-async def _through(future: asyncio.Future[T]) -> T:
-    """Its result; a cancellation waits for it, too."""
+async def through(future: asyncio.Future[T]) -> T:
+    """Its result; a cancellation waits for it, too: what cannot be left half-way comes to its end."""
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:

@@ -21,8 +21,9 @@ except SystemExit as end:
 
 
 def probe(directory, *arguments):
-    """Exit code and the modules that a command has imported."""
-    environment = {**os.environ, "NOVACRON_CONFIG_DIR": str(directory)}
+    """Exit code and the modules that a command has imported; what measures coverage would add its own."""
+    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    environment = {**unmeasured, "NOVACRON_CONFIG_DIR": str(directory)}
     done = subprocess.run(
         [sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, check=True, env=environment
     )

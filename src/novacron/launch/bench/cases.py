@@ -17,6 +17,7 @@ from msgspec import structs
 
 from novacron.launch.bench.attempt import attempt
 from novacron.launch.bench.errors import BenchError, GaveUpError
+from novacron.launch.bench.footprint import footprint
 from novacron.launch.bench.run import Against, Run
 from novacron.launch.demo.errors import MoveFailedError
 from novacron.launch.demo.journey import POLICY, VM, Trip, bring_boot_files, bring_images, join, settle_in, travel
@@ -120,7 +121,8 @@ async def _move(
     trial: Trial, name: str, source: DemoSite, target: DemoSite, *, vm: str = VM, against: Against | None = None
 ) -> Run:
     before = crossed(trial.lab)
-    trip = await _travel(trial, source, target, vm=vm)
+    async with footprint(source.node.pid, target.node.pid) as held:
+        trip = await _travel(trial, source, target, vm=vm)
     return Run(
         trial.workload,
         name,
@@ -130,6 +132,7 @@ async def _move(
         link_bytes=crossed(trial.lab) - before,
         errors=trip.errors + trip.lost + trip.doubled,
         against=against,
+        node_bytes=held.peak_bytes,
     )
 
 

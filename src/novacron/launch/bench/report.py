@@ -7,7 +7,7 @@ from novacron.cli.texts import span
 from novacron.core.units import format_size
 from novacron.launch.bench.run import Comparison, Standing
 
-TITLES = ("", "runs", "time", "x", "on the link", "x", "", "downtime", "errors")
+TITLES = ("", "runs", "time", "x", "on the link", "x", "", "downtime", "errors", "node's memory")
 
 
 def show(comparison: Comparison) -> None:
@@ -38,6 +38,7 @@ def _row(one: Standing) -> list[str]:
         "" if one.share is None else f"{one.share:.1%} of {one.share_of}",
         span(one.downtime_ms) if moved else "",
         str(one.errors) if moved else "",
+        format_size(one.node_bytes) if one.node_bytes else "",
     ]
 
 

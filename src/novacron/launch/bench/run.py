@@ -28,6 +28,7 @@ class Run(Struct, frozen=True):
     link_bytes: int = 0
     errors: int = 0  # that the guest has found
     against: Against | None = None
+    node_bytes: int = 0  # of anonymous memory, at most, in the busier node's process
     note: str = ""  # what a reader must know of it: why it failed
 
 
@@ -45,6 +46,7 @@ class Standing(Struct, frozen=True):
     bytes_ratio: float | None  # to the leanest peer
     share: float | None  # of the bytes that its own are held against
     share_of: str
+    node_bytes: int  # largest of the runs
     note: str
 
 
@@ -91,6 +93,7 @@ def _standing(runs: Sequence[Run], fastest: Sequence[Run], leanest: Sequence[Run
         bytes_ratio=_link_bytes(runs) / _link_bytes(leanest) if comparable else None,
         share=median(shares) if shares else None,
         share_of=next((run.against.what for run in runs if run.against), ""),
+        node_bytes=max(run.node_bytes for run in runs),
         note=next((run.note for run in runs if run.note), ""),
     )
 

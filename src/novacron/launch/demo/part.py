@@ -40,6 +40,11 @@ class Part:
         self._process: Process
         self._watching: asyncio.Task[None] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of its process of now."""
+        return self._process.pid
+
     def signal(self, number: int) -> None:
         """Send a signal to its process of now; harmless when that has ended."""
         with contextlib.suppress(ProcessLookupError):

@@ -137,11 +137,11 @@ class PyBlockEncoder {
 
 class PyPageEncoder {
   public:
-    PyPageEncoder(nb::handle shadow, nb::bytes key) : shadow_(shadow, true) {
+    PyPageEncoder(nb::handle shadow, nb::bytes key, bool fresh) : shadow_(shadow, true) {
         const Key words = make_key(key);
         const uint64_t pages = shadow_.pages();
         nb::gil_scoped_release released;
-        encoder_ = std::make_unique<PageEncoder>(shadow_.data(), pages, words);
+        encoder_ = std::make_unique<PageEncoder>(shadow_.data(), pages, words, fresh);
     }
 
     nb::tuple encode(nb::handle numbers, nb::handle positions, nb::handle data) {
@@ -247,7 +247,7 @@ NB_MODULE(_kernels, m) {
         .def("digests", &PyBlockEncoder::digests)
         .def("held", &PyBlockEncoder::held);
     nb::class_<PyPageEncoder>(m, "PageEncoder")
-        .def(nb::init<nb::handle, nb::bytes>())
+        .def(nb::init<nb::handle, nb::bytes, bool>())
         .def("encode", &PyPageEncoder::encode)
         .def("digests", &PyPageEncoder::digests)
         .def("adopt", &PyPageEncoder::adopt)

@@ -56,8 +56,9 @@ void apply_patch(uint8_t* page, Reader& deltas) {
 
 }  // namespace
 
-PageEncoder::PageEncoder(uint8_t* shadow, uint64_t pages, const Key& key)
+PageEncoder::PageEncoder(uint8_t* shadow, uint64_t pages, const Key& key, bool fresh)
     : shadow_(shadow), key_(key), digests_(pages), table_(pages), told_(pages), touched_(pages) {
+    if (fresh) return;
     constexpr size_t kStep = 256;
     std::vector<const uint8_t*> found;
     std::vector<uint32_t> numbers;
@@ -97,7 +98,8 @@ void PageEncoder::encode(const uint32_t* numbers, const uint32_t* positions, siz
         if (positions[i] == kNoData) continue;
         const uint8_t* page = data + positions[i];
         if (is_zero(page)) continue;
-        if (!told_[numbers[i]] && !std::memcmp(page, shadow_ + size_t{numbers[i]} * kPageBytes, kPageBytes)) continue;
+        const bool has_bytes = !told_[numbers[i]] && !digests_[numbers[i]].none();
+        if (has_bytes && !std::memcmp(page, shadow_ + size_t{numbers[i]} * kPageBytes, kPageBytes)) continue;
         known[i] = 1;
         changed.push_back(page);
     }

@@ -33,7 +33,8 @@ constexpr uint32_t kNoData = UINT32_MAX;  // as a page's position: a page of zer
 
 class PageEncoder {
   public:
-    PageEncoder(uint8_t* shadow, uint64_t pages, const Key& key);
+    // `fresh`: the shadow is all zeros, and is not looked through. No page of it is touched before it is written to.
+    PageEncoder(uint8_t* shadow, uint64_t pages, const Key& key, bool fresh);
 
     // The other side says what it holds, page by page, where the shadow does not know it: digests stand for bytes there,
     // so such a page is known or copied, and never the base of a delta.

@@ -1,6 +1,8 @@
 """Pages and blocks arrive as they were, however they are told; what is damaged is refused and touches nothing else."""
 
+import mmap
 import random
+import resource
 from array import array
 
 import blake3
@@ -51,12 +53,15 @@ def encoded(encoder: PageEncoder, batch) -> Encoded:
     return encoder.encode(numbers, positions, bytes(data))
 
 
-@given(batches=st.lists(BATCH, max_size=4), before=st.lists(CONTENT, min_size=PAGES, max_size=PAGES))
+@given(
+    batches=st.lists(BATCH, max_size=4),
+    before=st.just([None] * PAGES) | st.lists(CONTENT, min_size=PAGES, max_size=PAGES),
+)
 @settings(max_examples=200, deadline=None)
 def test_what_is_told_is_what_the_other_side_has_then(batches, before):
     start = b"".join(content or bytes(PAGE_BYTES) for content in before)
     shadow, ram, model, wanted = bytearray(start), bytearray(start), bytearray(start), bytearray(start)
-    encoder = PageEncoder(shadow, KEY)
+    encoder = PageEncoder(shadow, KEY, fresh=not any(shadow))
     for batch in batches:
         told = encoded(encoder, batch)
         for number, content in batch:
@@ -67,6 +72,16 @@ def test_what_is_told_is_what_the_other_side_has_then(batches, before):
         assert len(told.literals) == told.counts[LITERALS] * PAGE_BYTES
         assert ram == model == wanted == shadow
     assert encoder.root() == PageEncoder(bytearray(wanted), KEY).root()
+
+
+def test_a_fresh_picture_takes_memory_only_where_something_is_told():
+    pages = 16384
+    shadow = mmap.mmap(-1, pages * PAGE_BYTES)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    told = encoded(PageEncoder(shadow, KEY, fresh=True), [(number, None) for number in range(pages)] + [(7, noise(7))])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < pages / 4
+    assert told.counts[LITERALS] == 1
+    assert shadow[7 * PAGE_BYTES : 8 * PAGE_BYTES] == noise(7)
 
 
 def classes(shadow: bytearray, *batch) -> tuple[int, ...]:

@@ -17,13 +17,14 @@ NO_DATA: Final = 0xFFFF_FFFF  # as a page's position: a page of zeros
 class PageEncoder:
     """Encodes pages against ``shadow``, a writable buffer that holds what the other side's RAM holds now.
 
+    ``fresh``: that is zeros everywhere; none of it is touched then before it is written to.
     Each call says what must be done there, in order, and brings the shadow up to date. A copy is told only when the
     bytes themselves are equal in the shadow; a delta is the XOR of old and new with its zero runs cut out. Not safe for
     two calls at a time.
     """
 
-    def __init__(self, shadow: Buffer, key: bytes) -> None:
-        self._kernel = _kernels.PageEncoder(shadow, key)
+    def __init__(self, shadow: Buffer, key: bytes, *, fresh: bool = False) -> None:
+        self._kernel = _kernels.PageEncoder(shadow, key, fresh)
         self._key = key
 
     def encode(self, numbers: Buffer, positions: Buffer, data: Buffer) -> Encoded:

@@ -130,7 +130,7 @@ class Source:
 
     async def _agree(self) -> PageEncoder | None:
         """Say what moves; the other side says what it has of it already. No encoder where QEMU sends by itself."""
-        encoder = None if self.shadow is None else await asyncio.to_thread(PageEncoder, self.shadow, self._key)
+        encoder = None if self.shadow is None else await self._encoder(fresh=not self._leans)
         offer = Offer(
             version=PROTOCOL_VERSION,
             migration_id=self._out.migration_id,
@@ -154,9 +154,13 @@ class Source:
         known = self._known.of(RAM)
         if self._leans and not answer.ram_known and not known:
             self.shadow = shadow(None, self._spec.memory_bytes)
-            encoder = await asyncio.to_thread(PageEncoder, self.shadow, self._key)
+            encoder = await self._encoder(fresh=True)
         encoder.adopt(known)
         return encoder
+
+    async def _encoder(self, *, fresh: bool) -> PageEncoder:
+        assert self.shadow is not None  # noqa: S101 - whoever encodes has a picture of the other side
+        return await asyncio.to_thread(PageEncoder, self.shadow, self._key, fresh=fresh)
 
     async def _copy(self) -> None:
         """The disks, while the guest goes on writing to them; then what it wrote meanwhile."""

@@ -148,7 +148,7 @@ async def _ours(
     """Round after round of one guest."""
     size = len(next(iter(rounds.values())))
     target = mmap.mmap(-1, size)
-    encoder = PageEncoder(shadow(None, size), bytes(KEY_BYTES))
+    encoder = PageEncoder(shadow(None, size), bytes(KEY_BYTES), fresh=True)
     taken = {}
     for what, memory in rounds.items():
         for end, one in (await ends(sections[what], encoder, target, level)).items():

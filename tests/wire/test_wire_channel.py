@@ -313,6 +313,67 @@ async def test_a_connection_that_begins_wrongly_is_refused(frame, said):
         await read_hello(reader)
 
 
+@asynccontextmanager
+async def in_between(address, allow):
+    """A way to ``address``: ``allow`` waits for, or refuses, a connection; an event tells that one let in ended."""
+    host, _, port = address.rpartition(":")
+    ended: list[asyncio.Event] = []
+
+    async def pump(reader, writer):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader, writer):
+        if not await allow():
+            writer.close()
+            return
+        ended.append(asyncio.Event())
+        end = ended[-1]
+        there, away = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pump(reader, away), pump(there, writer), return_exceptions=True)
+        end.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", ended
+
+
+async def test_connections_come_about_all_at_once(site_a):
+    """One after the other they would take a few round trips each: none gets through before all have come."""
+    together = asyncio.Barrier(3)
+
+    async def wait() -> bool:
+        await together.wait()
+        return True
+
+    async def take(channel):
+        return await channel.receive()
+
+    async with receiving(site_a, take) as (address, ended), in_between(address, wait) as (between, _):
+        async with asyncio.timeout(10), await call(site_a, between) as channel:
+            await channel.send(7, b"together")
+        assert await ended[0] == (7, b"together")
+
+
+async def test_when_one_connection_does_not_come_about_none_is_left(site_a):
+    came = iter((True, True, False))
+
+    async def two_of_three() -> bool:
+        return next(came)
+
+    async def nobody(_channel):
+        raise AssertionError
+
+    async with receiving(site_a, nobody) as (address, served), in_between(address, two_of_three) as (between, ended):
+        with pytest.raises(ConnectionBrokenError):
+            await call(site_a, between)
+        async with asyncio.timeout(10):
+            for one in ended:
+                await one.wait()
+        assert served == []
+
+
 async def test_a_plain_tcp_server_is_no_member_of_any_cluster(site_a):
     async def answer(_reader, writer):
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")

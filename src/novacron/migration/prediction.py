@@ -15,13 +15,12 @@ from novacron.migration.meter import JUDGED_AFTER_ROUNDS, SHRINKS
 from novacron.migration.source import MIN_DOWNTIME_MS, OVERHEAD_MS
 from novacron.protocol.migration import MigrationPolicy, MigrationSummary, Strategy
 from novacron.protocol.plan import Interval, LinkSample, Prediction, Survey
-from novacron.wire.streams import FAST_BYTES_S, USUAL_WINDOW_BYTES, streams_for
 
 DISK_COST: Final = 0.35  # bytes on the wire for one of a disk
 SIMILAR_COST: Final = 0.5  # of what is only like what lies there already
 FIXED_S: Final = 0.6  # of any migration: agreeing, QEMU's setting up, seeing it live
 FIXED_BYTES: Final = 128 * KIB  # of any migration: device state, empty rounds
-ROUND_TRIPS: Final = 10  # of any migration; each stream takes three more to connect
+ROUND_TRIPS: Final = 13  # of any migration: connecting, agreeing, disks and memory, the last word
 SWITCHOVER_S: Final = 0.15  # beside RAM: device state, the last disk round, the destination's journal
 SWITCHOVER_ROUND_TRIPS: Final = 3
 MOST_ROUNDS: Final = 100
@@ -124,8 +123,7 @@ def predict(
         return None
     rtt_s = link.rtt_ms / 1000
     downtime_s = moved.left_s + SWITCHOVER_S + SWITCHOVER_ROUND_TRIPS * rtt_s
-    streams = policy.streams or streams_for(rtt_s, policy.bandwidth_bytes_s or FAST_BYTES_S, USUAL_WINDOW_BYTES)
-    total_s = FIXED_S + (ROUND_TRIPS + 3 * streams) * rtt_s + disk_s + moved.seconds + downtime_s
+    total_s = FIXED_S + ROUND_TRIPS * rtt_s + disk_s + moved.seconds + downtime_s
     wire_bytes = FIXED_BYTES + work.disk_wire_bytes + moved.wire_bytes + moved.left_wire_bytes
     return Prediction(
         total_ms=past.interval("total_ms", total_s * 1000),

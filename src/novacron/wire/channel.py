@@ -228,6 +228,20 @@ class ParallelChannel:
             await asyncio.gather(doing, failing, return_exceptions=True)
 
 
+async def _all_or_none(connecting: list[Coroutine[Any, Any, Connection]]) -> list[Connection]:
+    """All at once, for a far link's sake; when one fails, those that had come about are closed, and it is raised."""
+    tasks = [asyncio.create_task(one) for one in connecting]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        for made in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(made, Connection):
+                made.abort()
+        raise
+
+
 async def open_channel(
     address: str,
     credentials: Credentials,
@@ -245,16 +259,11 @@ async def open_channel(
     """
     context = credentials.client_context()
     streams = streams or await streams_to(address, rate_bytes_s)
-    connections: list[Connection] = []
-    try:
-        for index in range(streams):
-            hello = Hello(PROTOCOL_VERSION, "channel", session, index, streams)
-            connections.append(
-                await connect(address, context, credentials.verify, hello, expect=expect, heartbeat=HEARTBEAT)
-            )
-    except BaseException:
-        for connection in connections:
-            connection.abort()
-        raise
+
+    def connecting(index: int) -> Coroutine[Any, Any, Connection]:
+        hello = Hello(PROTOCOL_VERSION, "channel", session, index, streams)
+        return connect(address, context, credentials.verify, hello, expect=expect, heartbeat=HEARTBEAT)
+
+    connections = await _all_or_none([connecting(index) for index in range(streams)])
     pacing = TokenBucket(rate_bytes_s, SystemClock()) if rate_bytes_s else None
     return ParallelChannel(connections, pacing=pacing, shares=shares, weight=weight)

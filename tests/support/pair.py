@@ -136,6 +136,7 @@ class Pair:
             machine.run_dir / "out",
             ram_image,
             known_state,
+            machine.run_dir,
             peer_host="127.0.0.1",
         )
         try:

@@ -236,6 +236,7 @@ class OutgoingMigrations:
             socket=self._driver.socket_dir(machine) / "out",
             ram_image=image if image is not None and image.exists() else None,
             known_state=facts.arrival_state,
+            scratch=self._ram_images.directory,
             shadow=self._shadows.pop(order.vm_id, None),
             peer_host=order.target.address.rpartition(":")[0],
         )

@@ -21,7 +21,7 @@ class RamImages:
     """One image a VM, replaced as a whole."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def keep(self, vm_id: VmId, ram: mmap.mmap) -> Path:
@@ -41,7 +41,7 @@ class RamImages:
 
     def besides(self, known: set[str]) -> list[Path]:
         """Files that are none of ``known``: parts of images, and those that were never noted."""
-        return [path for path in sorted(self._directory.iterdir()) if str(path) not in known]
+        return [path for path in sorted(self.directory.iterdir()) if str(path) not in known]
 
     async def keep_file(self, vm_id: VmId, ram_path: Path) -> Path | None:
         """Keep a RAM file of a VM that never ran here; None when nothing had come."""
@@ -55,7 +55,7 @@ class RamImages:
             return None
 
     def _path(self, vm_id: VmId) -> Path:
-        return self._directory / f"{vm_id}.ram"
+        return self.directory / f"{vm_id}.ram"
 
 
 def _update(ram: mmap.mmap, pieces: list[int], path: Path) -> None:

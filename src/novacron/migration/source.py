@@ -74,6 +74,7 @@ class Outgoing:
     socket: Path  # where QEMU will find the proxy
     ram_image: Path | None  # as it arrived here, unchanged: the other side may have the same
     known_state: str  # of the disks; empty: none
+    scratch: Path  # a folder for what lies beside memory, and ends with the process
     shadow: mmap.mmap | None = None  # what an attempt before, which failed, took the other side's RAM for
     peer_host: str = ""  # where the other side's QEMU can be reached
 
@@ -109,7 +110,7 @@ class Source:
         self._leans = outgoing.shadow is not None or outgoing.ram_image is not None
         self.shadow = None  # what the other side's RAM is, as far as it went through here
         if self._link is None:
-            self.shadow = outgoing.shadow or shadow(outgoing.ram_image, self._spec.memory_bytes)
+            self.shadow = outgoing.shadow or shadow(outgoing.ram_image, self._spec.memory_bytes, outgoing.scratch)
         self.committed = False
 
     async def run(self) -> MigrationSummary:
@@ -153,7 +154,7 @@ class Source:
             return None
         known = self._known.of(RAM)
         if self._leans and not answer.ram_known and not known:
-            self.shadow = shadow(None, self._spec.memory_bytes)
+            self.shadow = shadow(None, self._spec.memory_bytes, self._out.scratch)
             encoder = await self._encoder(fresh=True)
         encoder.adopt(known)
         return encoder

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Final
 
 import click
@@ -148,7 +148,7 @@ async def _ours(
     """Round after round of one guest."""
     size = len(next(iter(rounds.values())))
     target = mmap.mmap(-1, size)
-    encoder = PageEncoder(shadow(None, size), bytes(KEY_BYTES), fresh=True)
+    encoder = PageEncoder(shadow(None, size, Path(gettempdir())), bytes(KEY_BYTES), fresh=True)
     taken = {}
     for what, memory in rounds.items():
         for end, one in (await ends(sections[what], encoder, target, level)).items():

@@ -3,13 +3,15 @@
 import msgspec
 import pytest
 
+from novacron.control import moves
 from novacron.control.kinds import BATCHES, MIGRATIONS, VMS
 from novacron.control.scheduler import place
 from novacron.core.errors import NovaCronError
 from novacron.core.ids import NodeId
 from novacron.core.units import GIB, MIB
 from novacron.protocol.migration import MigrationPolicy
-from novacron.protocol.resources import Node
+from novacron.protocol.plan import Interval, Prediction
+from novacron.protocol.resources import BatchMove, Node
 from novacron.protocol.rest import BatchRequest, StopRequest
 from novacron.protocol.vm import HostCapabilities, VmSpec
 from support.batches import QUICK, SLOW, URGENT, begun, ended, history, outcomes, refusal
@@ -27,15 +29,15 @@ async def test_a_batch_goes_on_without_the_vm_that_fails_the_smallest_first(shor
         batch = await ended(a, (await a.controller.batches.start(request)).id)
         assert batch.outcome == "partial"
         assert [(move.vm_name, move.outcome) for move in batch.moves] == [
-            ("off", "failed"),
             ("small", "succeeded"),
-            ("taken", "failed"),
             ("large", "succeeded"),
+            ("off", "failed"),
+            ("taken", "failed"),
         ]
         codes = {move.vm_name: move.problem.code for move in batch.moves if move.problem}
         assert codes == {"off": "migration_refused", "taken": "name_taken"}
         order = list(dict.fromkeys(move.vm_name for move in await history(a) if move.direction == "outgoing"))
-        assert order == ["small", "taken", "large"]
+        assert order == ["small", "large", "taken"]
         assert (await a.database.read(lambda tx: VMS.get(tx, "taken"))).value.state == "running"
 
 
@@ -109,3 +111,13 @@ async def test_a_move_that_breaks_is_followed_to_its_next_attempt_and_says_why_t
         again = (await a.database.read(lambda tx: MIGRATIONS.get(tx, move.migration_id))).value
         assert again.attempt > 1
         assert (await a.database.read(lambda tx: MIGRATIONS.get(tx, first.id))).value.retried_by is not None
+
+
+def test_what_is_through_soonest_goes_first_and_what_nothing_is_known_of_last():
+    def move(name, size, takes_ms=None):
+        some = Interval(1, 1, 1)
+        predicted = Prediction(Interval(takes_ms, takes_ms, takes_ms), some, some) if takes_ms else None
+        return BatchMove(f"vm-{name}", name, "node-1", size, predicted)
+
+    given = [move("unknown-large", 50), move("busy", 10, 9000), move("unknown-small", 5), move("idle", 900, 500)]
+    assert [one.vm_name for one in moves.in_order(given)] == ["idle", "busy", "unknown-small", "unknown-large"]

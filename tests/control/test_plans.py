@@ -145,3 +145,11 @@ async def test_a_link_that_was_shared_is_remembered_as_a_whole(short_dir):
         await a.boot_small("other")
         plan = await a.controller.plans.make(PlanRequest("other", "site-b", QUICK))
         assert plan.link.rate_bytes_s == 4000
+
+
+async def test_a_bandwidth_that_is_too_low_for_a_probe_is_believed(short_dir):
+    async with two_clusters(short_dir, in_memory()) as (a, _):
+        await a.boot_small()
+        plan = await planned(a, policy=msgspec.structs.replace(QUICK, bandwidth_bytes_s=1000))
+        assert plan.link.rate_bytes_s == 1000
+        assert plan.predicted.total_ms.value > 100_000

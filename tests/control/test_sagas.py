@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from novacron.control.batch_workflow import BatchJob, BatchWorkflow
+from novacron.control.cost import Costs
 from novacron.control.kinds import BATCHES, MIGRATIONS, NODES, SCHEMA, VMS
 from novacron.control.migrate_workflow import MigrateWorkflow
 from novacron.control.vm_workflows import VmWorkflows
@@ -153,6 +154,13 @@ class FakePlans:
     async def plan(self, vm, to, policy):
         assert (vm.id, to.cluster_id, policy.strategy) == (VM, PEER, "auto")
         return SimpleNamespace(id=PlanId(new_id("plan")), strategy="cold", predicted=None, policy=policy)
+
+
+class NoPlans:
+    """Finds out nothing."""
+
+    async def plan(self, _vm, _to, _policy, *, probed):
+        raise contradiction(f"nothing is known of what {probed} says")
 
 
 class NoImages:
@@ -315,7 +323,9 @@ def batch_world(fresh_database):
             records = [(NODES, node, True), (BATCHES, batch, False), *((VMS, vm, True) for vm in vms)]
             async with fresh_database(*records) as database:
                 own = Cluster(OWN, "own", "1", "127.0.0.1:1")
-                workflow = BatchWorkflow(database, None, None, own, CLOCK).workflow()
+                workflow = BatchWorkflow(
+                    database, None, None, Costs(database, NoPlans()), own=own, clock=CLOCK
+                ).workflow()
                 body = msgspec.to_builtins(BatchJob(BATCH, PEER, "", MigrationPolicy()))
 
                 async def check(step):

@@ -63,7 +63,7 @@ from novacron.protocol.vm import HostCapabilities, VmSpec
 from novacron.wire.channel import ParallelChannel, open_channel
 from novacron.wire.credentials import Credentials
 from novacron.wire.identity import SpiffeId
-from novacron.wire.probe import SESSION, answer_probe, probe
+from novacron.wire.probe import SESSION, SLOWEST_BYTES_S, answer_probe, probe
 from novacron.wire.server import Server
 
 LOOK_EVERY_S: Final = 2.0
@@ -254,17 +254,18 @@ class Agent:
         return Nothing()
 
     async def probe(self, _peer: SpiffeId, request: ProbeRequest) -> LinkSample:
-        """How fast the way to another node is; raises WireError."""
+        """How fast the way to another node is; a bound that is too low to be tried is believed. Raises WireError."""
+        bound = request.bandwidth_bytes_s
         channel = await open_channel(
             request.address,
             self._credentials,
             SpiffeId.parse(request.node),
             new_id(SESSION),
             streams=request.streams,
-            rate_bytes_s=request.bandwidth_bytes_s,
+            rate_bytes_s=bound,
         )
         async with channel:
-            rate = await probe(channel)
+            rate = bound if bound and bound < SLOWEST_BYTES_S else await probe(channel)
             return LinkSample(rate, channel.rtt_ms)
 
     async def _receive(self, peer: SpiffeId, session: str, channel: ParallelChannel) -> None:

@@ -30,7 +30,7 @@ async def get_batch(controller: ServedController, batch: Named) -> Answer:
 
 @post("/batches", opt=WRITE, summary="Migrate many VMs", status_code=ACCEPTED)
 async def start_batch(request: Asked, controller: ServedController, data: JSONBody[BatchRequest]) -> Answer:
-    """A few at a time, the smallest first; one that fails keeps none of the others."""
+    """A few at a time, what is through soonest first; one that fails keeps none of the others."""
 
     async def start() -> Answer:
         batch = await controller.batches.start(data)

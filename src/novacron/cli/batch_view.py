@@ -8,6 +8,7 @@ from novacron.cli.follow import View
 from novacron.cli.kinds import BATCHES
 from novacron.cli.live import Picture
 from novacron.cli.progress import COPIED, WORDS
+from novacron.cli.texts import moment, span
 from novacron.protocol.resources import Batch, BatchMove
 
 MOVED: Final = frozenset({"succeeded", "rolled_back", "unverified"})
@@ -35,6 +36,8 @@ def describe(batch: Batch) -> str:
     parts += [f"{move.vm_name} {WORDS.get(move.phase, move.phase)}" for move in now]
     waiting = sum(not move.migration_id and not move.outcome for move in moves)
     parts += [f"{waiting} waiting"] if waiting else []
+    if batch.begins_at and not batch.outcome:
+        parts.append(f"the time window opens at {moment(batch.begins_at)}")
     return " · ".join([f"{outcome(batch)}: {parts[0]}" if batch.outcome else parts[0], *parts[1:]])
 
 
@@ -47,6 +50,8 @@ def move_lines(batch: Batch) -> str:
 def _lines(move: BatchMove, width: int) -> Iterable[str]:
     state = move.outcome.replace("_", " ") or WORDS.get(move.phase, move.phase)
     cause = f": {move.problem.cause}" if move.problem else ""
+    if move.predicted and not move.outcome:
+        state += f" (expected to take {span(move.predicted.total_ms.value)})"
     yield f"{move.vm_name:<{width}}  {state}{cause}"
     if move.problem and move.problem.next_command:
         yield f"{'':<{width}}  next: {move.problem.next_command}"

@@ -9,10 +9,13 @@ from novacron.cli.measures import BANDWIDTH, DURATION
 from novacron.cli.migration_view import MIGRATION
 from novacron.cli.plan_view import tell
 from novacron.cli.policy import policy_of
+from novacron.cli.progress import begin_text
 from novacron.cli.session import Session, in_session
+from novacron.cli.time_window import window_of, window_options
 from novacron.core.settings import load
 from novacron.protocol.resources import Batch, Migration, Plan
 from novacron.protocol.rest import BatchRequest, MigrateRequest, PlanRequest
+from novacron.protocol.time_window import TimeWindow
 
 DEFAULT = "  [default: the setting migrate."
 
@@ -68,6 +71,7 @@ DEFAULT = "  [default: the setting migrate."
 @click.option("--verify-window", type=DURATION, help=f"How long a rollback stays possible.{DEFAULT}verify_window_ms]")
 @click.option("--stall-after", type=DURATION, help=f"How long nothing may move in it.{DEFAULT}stall_after_ms]")
 @click.option("--retry-for", type=DURATION, help=f"How long one that broke is begun again.{DEFAULT}retry_for_ms]")
+@window_options
 @click.option("--plan", "plans", is_flag=True, help="Say how it would go, and do nothing.")
 @click.option("--plan-id", metavar="PLAN", default="", help="Do what that plan says, or refuse when it holds no more.")
 @click.option("--follow", "follows", is_flag=True, help="Show how it goes, to the end.")
@@ -96,6 +100,8 @@ def command(
     verify_window: int | None,
     stall_after: int | None,
     retry_for: int | None,
+    window: TimeWindow | None,
+    overrun: bool,
     plans: bool,
     plan_id: str,
     follows: bool,
@@ -122,7 +128,14 @@ def command(
         "migrate.compression_level": level,
     }
     wanted = load(flags=flags).settings.migrate
-    policy = policy_of(wanted, priority=priority, bandwidth=bandwidth, move_disks=not no_disks, probe=probe)
+    policy = policy_of(
+        wanted,
+        priority=priority,
+        bandwidth=bandwidth,
+        move_disks=not no_disks,
+        probe=probe,
+        window=window_of(window, overrun=overrun),
+    )
     if all_from or len(vms) > 1:
         many = BatchRequest(to, vms, all_from, wanted.batch_concurrency, policy)
         batch = session.client.post(BATCHES.path, Batch, many)
@@ -137,4 +150,5 @@ def command(
         follow(session, MIGRATION, begun.value.id)
         return
     watch = f"novacron migration watch {begun.value.id}{session.context_flag}"
-    session.output.said(begun.plain(), f"migration {begun.value.id} has begun; watch it: {watch}")
+    begins = begin_text(begun.value) or "has begun"
+    session.output.said(begun.plain(), f"migration {begun.value.id} {begins}; watch it: {watch}")

@@ -9,11 +9,13 @@ from novacron.cli.output import Column
 from novacron.cli.policy import policy_of
 from novacron.cli.session import Session, in_session
 from novacron.cli.texts import ago, moment
+from novacron.cli.time_window import window_of, window_options
 from novacron.core.settings import load
 from novacron.core.units import format_size
 from novacron.protocol.node import Orphan
 from novacron.protocol.resources import Batch, Node
 from novacron.protocol.rest import DrainRequest, Invitation, InviteRequest
+from novacron.protocol.time_window import TimeWindow
 
 
 def _state(node: Node) -> str:
@@ -92,12 +94,24 @@ def invite(session: Session, *, valid: int) -> None:
     show_default=True,
     help="The higher goes before other batches; three more are twice as much of a link that is shared.",
 )
+@window_options
 @click.option("--follow", "follows", is_flag=True, help="Show how it goes, to the end.")
 @in_session
-def drain(session: Session, node: str, *, to: str, concurrency: int | None, priority: int, follows: bool) -> None:
+def drain(
+    session: Session,
+    node: str,
+    *,
+    to: str,
+    concurrency: int | None,
+    priority: int,
+    window: TimeWindow | None,
+    overrun: bool,
+    follows: bool,
+) -> None:
     """Let a node take no VM any more, and move away what runs there. VMs that are off stay, and are named."""
     wanted = load(flags={"migrate.batch_concurrency": concurrency}).settings.migrate
-    request = DrainRequest(to, wanted.batch_concurrency, policy_of(wanted, priority=priority))
+    policy = policy_of(wanted, priority=priority, window=window_of(window, overrun=overrun))
+    request = DrainRequest(to, wanted.batch_concurrency, policy)
     begun = session.client.post(at(NODES, node, "drain"), Batch, request)
     tell_begun(session, begun, f"node {node} takes no VM, and is drained by batch {begun.value.id}", follows=follows)
 

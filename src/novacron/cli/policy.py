@@ -2,6 +2,7 @@
 
 from novacron.core.settings import MigrateSettings
 from novacron.protocol.migration import MigrationPolicy
+from novacron.protocol.time_window import TimeWindow
 
 
 def policy_of(
@@ -11,6 +12,7 @@ def policy_of(
     bandwidth: float | None = None,
     move_disks: bool = True,
     probe: str = "",
+    window: TimeWindow | None = None,
 ) -> MigrationPolicy:
     """What the API takes. ``bandwidth``: bytes a second as an int, a share of the link as a float."""
     share = isinstance(bandwidth, float)
@@ -33,4 +35,5 @@ def policy_of(
         move_disks=move_disks,
         stall_after_ms=wanted.stall_after_ms,
         retry_for_ms=wanted.retry_for_ms,
+        window=window,
     )

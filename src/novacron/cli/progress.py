@@ -63,8 +63,8 @@ def describe(migration: Migration) -> str:
     parts = [migration.outcome.replace("_", " ") or WORDS.get(migration.phase, migration.phase)]
     if migration.attempt > 1:
         parts[0] += f", attempt {migration.attempt}"
-    if migration.phase == "waiting" and not migration.outcome:
-        parts[0] += f" begins at {moment(migration.begins_at)}"
+    if begins := begin_text(migration):
+        parts[0] += f" {begins}"
     if progress.round:
         parts[0] += f", round {progress.round}"
     if progress.total_bytes:
@@ -72,6 +72,13 @@ def describe(migration: Migration) -> str:
     if not migration.outcome and migration.phase == "copy":
         parts += _rates(migration)
     return " · ".join(parts)
+
+
+def begin_text(migration: Migration) -> str:
+    """When it begins that waits for its time, and why not before; empty of any other."""
+    if migration.phase != "waiting" or migration.outcome:
+        return ""
+    return f"begins at {moment(migration.begins_at)}" + (f" ({migration.waits_for})" if migration.waits_for else "")
 
 
 def _rates(migration: Migration) -> list[str]:

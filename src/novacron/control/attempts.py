@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 import msgspec
 from msgspec import Struct
 
-from novacron.control import recovery
+from novacron.control import hours, recovery
 from novacron.control.errors import MigrationRefusedError
 from novacron.control.kinds import MIGRATIONS, NODES, VMS
 from novacron.control.mirror import OUTGOING
@@ -31,8 +31,7 @@ class Wanted(Struct, frozen=True):
     wanted_node: str
     policy: MigrationPolicy
     attempt: int = 1
-    begins_at: float = 0.0
-    give_up_at: float = 0.0  # no attempt begins later
+    give_up_at: float = 0.0  # no attempt begins later; 0: it is the first, and not said yet
     rolls_back: MigrationId | None = None
     asked: MigrationPolicy | None = None  # where ``policy`` is another than was asked for
     failures: tuple[str, ...] = ()  # of the attempts before
@@ -60,10 +59,12 @@ class Order:
 
 
 def begin(tx: Transaction, order: Order, now: float) -> Migration:
-    """Put down the first attempt and its job; raises MigrationRefusedError, ResourceUnknownError."""
+    """Put down the first attempt and its job; raises InvalidInputError, MigrationRefusedError, ResourceUnknownError."""
+    hours.check(order.policy.window)
     vm = VMS.get(tx, order.vm).value
     check_movable(vm)
     source = NODES.get(tx, vm.node_id or "").value
+    wait = hours.wait_for(order.policy.window, now)
     migration = Migration(
         id=order.migration_id,
         vm_id=vm.id,
@@ -71,7 +72,9 @@ def begin(tx: Transaction, order: Order, now: float) -> Migration:
         source_cluster=order.source_cluster,
         target_cluster=order.target_cluster,
         direction=OUTGOING,
-        phase="prepare",
+        phase="waiting" if wait else "prepare",
+        begins_at=wait.begins_at if wait else now,
+        waits_for=wait.why if wait else "",
         source_node=source.name,
         started_at=now,
         priority=order.policy.priority,
@@ -86,8 +89,6 @@ def begin(tx: Transaction, order: Order, now: float) -> Migration:
         target=order.target,
         wanted_node=order.wanted_node,
         policy=order.policy,
-        begins_at=now,
-        give_up_at=now + order.policy.retry_for_ms / 1000,
         rolls_back=order.rolls_back,
     )
     return _put(tx, vm, migration, wanted)
@@ -98,13 +99,18 @@ def follow_up(tx: Transaction, broken: Migration, wanted: Wanted, now: float) ->
     failures, asked = (*wanted.failures, broken.failure), wanted.asked or wanted.policy
     way = recovery.next_way([Failure(failure) for failure in failures], asked)
     vm = VMS.find(tx, wanted.vm_id)
-    if way is None or now + way.wait_s > wanted.give_up_at or vm is None or vm.value.migration_id is not None:
+    if way is None or vm is None or vm.value.migration_id is not None:
+        return None
+    wait = hours.wait_for(asked.window, now + way.wait_s)
+    begins_at = wait.begins_at if wait else now + way.wait_s
+    give_up_at = wanted.give_up_at or broken.begins_at + asked.retry_for_ms / 1000
+    if begins_at > give_up_at:
         return None
     again = msgspec.structs.replace(
         wanted,
         migration_id=MigrationId(new_id("migration")),
         attempt=wanted.attempt + 1,
-        begins_at=now + way.wait_s,
+        give_up_at=give_up_at,
         policy=way.policy,
         asked=asked,
         failures=failures,
@@ -120,7 +126,8 @@ def follow_up(tx: Transaction, broken: Migration, wanted: Wanted, now: float) ->
         phase="waiting",
         attempt=again.attempt,
         retry_of=broken.id,
-        begins_at=again.begins_at,
+        begins_at=begins_at,
+        waits_for=wait.why if wait else "",
         differs=way.differs,
         source_node=broken.source_node,
         started_at=now,

@@ -4,7 +4,7 @@ What is known of each VM stands in the batch's record, and changes in the transa
 a controller that is started again goes on from there. One VM's failure is that VM's, and the others move on.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Final, Self
 
@@ -12,17 +12,20 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from novacron.control import attempts, draining, moves
+from novacron.control import attempts, batch_hours, draining, hours, moves
+from novacron.control.cost import AT_ONCE, Costs
 from novacron.control.errors import NodeUnreachableError
 from novacron.control.kinds import BATCHES, MIGRATIONS, NODES, VMS
 from novacron.control.migrations import Migrations
+from novacron.control.peers import Destination
 from novacron.control.slots import Slots
 from novacron.control.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.errors import NovaCronError
-from novacron.core.ids import BatchId, ClusterId, MigrationId, new_id
+from novacron.core.ids import BatchId, ClusterId, MigrationId, VmId, new_id
 from novacron.database.database import Database, Transaction
 from novacron.protocol.migration import MigrationPolicy
+from novacron.protocol.plan import Prediction
 from novacron.protocol.resources import Batch, BatchMove, Cluster, Problem
 from novacron.workflow.definition import Irreversible, Step, StepContext, Workflow
 
@@ -48,8 +51,11 @@ class BatchJob(Struct, frozen=True):
 class BatchWorkflow:
     """``batch``: of VMs that were named, or of a node that is drained."""
 
-    def __init__(self, database: Database, vms: Vms, migrations: Migrations, own: Cluster, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, vms: Vms, migrations: Migrations, costs: Costs, *, own: Cluster, clock: Clock
+    ) -> None:
         self._database = database
+        self._costs = costs
         self._vms = vms
         self._migrations = migrations
         self._own = own
@@ -70,10 +76,12 @@ class BatchWorkflow:
     async def _move(self, context: StepContext) -> None:
         """Until nothing moves any more."""
         job = BatchJob.of(context)
+        looked: set[tuple[VmId, float]] = set()
         while not moves.over(batch := await context.commit(lambda tx: _look(tx, job.batch_id))):
             if batch.cancelling:
                 await self._cancel(batch)
-            else:
+            elif await self._is_open(context, job):
+                await self._predict(context, job, batch, looked)
                 await self._begin_more(context, job)
             await self._clock.sleep(LOOK_EVERY_S)
 
@@ -101,6 +109,27 @@ class BatchWorkflow:
             _put_end(tx, msgspec.structs.replace(batch, moves=left, problem=problem), self._clock.now())
 
         await context.commit(abandon)
+
+    async def _is_open(self, context: StepContext, job: BatchJob) -> bool:
+        """Whether its time window is."""
+        window, now = job.policy.window, self._clock.now()
+        return window is None or await context.commit(lambda tx: batch_hours.is_open(tx, job.batch_id, window, now))
+
+    async def _predict(
+        self, context: StepContext, job: BatchJob, batch: Batch, looked: set[tuple[VmId, float]]
+    ) -> None:
+        """Look at the next few that wait: once, and again when the window has opened again."""
+        window = job.policy.window
+        opened_at = hours.opening(window, self._clock.now()).begins_at if window else 0.0
+        new = [move.vm_id for move in batch.moves if moves.waits(move) and (move.vm_id, opened_at) not in looked]
+        few = new[:AT_ONCE]
+        if few:
+            to = Destination(job.target, batch.target_cluster, job.target_node)
+            predicted = await self._costs.predict(few, to, job.policy)
+            looked.update((vm_id, opened_at) for vm_id in few)
+            await context.commit(lambda tx: _note_costs(tx, job.batch_id, predicted))
+        if window is not None:
+            await context.commit(lambda tx: batch_hours.fit(tx, job.batch_id, window, self._clock.now()))
 
     async def _begin_more(self, context: StepContext, job: BatchJob) -> None:
         """Those whose turn it is."""
@@ -187,9 +216,9 @@ def _followed(tx: Transaction, move: BatchMove) -> BatchMove:
 def _with_standing(found: Iterable[BatchMove], standing: Iterable[BatchMove]) -> list[BatchMove]:
     """What has begun, and what stands on the node besides: VMs come and go while it is drained."""
     begun = [move for move in found if move.migration_id or move.outcome]
-    waiting = {move.vm_id: move for move in found if _waits(move)}  # they know why they wait
+    waiting = {move.vm_id: move for move in found if moves.waits(move)}  # they know why they wait
     besides = [move for move in standing if move.vm_id not in {known.vm_id for known in begun}]
-    return begun + [waiting.get(move.vm_id, move) if _waits(move) else move for move in besides]
+    return begun + [waiting.get(move.vm_id, move) if moves.waits(move) else move for move in besides]
 
 
 def _turns(tx: Transaction, batch_id: BatchId) -> list[BatchMove]:
@@ -198,17 +227,18 @@ def _turns(tx: Transaction, batch_id: BatchId) -> list[BatchMove]:
     if batch.cancelling or any(_goes_before(other, batch) for other in BATCHES.every(tx)):
         return []
     slots = Slots.of(tx)
-    return [move for move in batch.moves if _waits(move) and _take(slots, batch, move)]
+    return [move for move in batch.moves if _is_ready(move) and _take(slots, batch, move)]
 
 
 def _goes_before(other: Batch, batch: Batch) -> bool:
     """Whether ``other`` has VMs to send over the same link, and a higher priority."""
     rival = other.priority > batch.priority and other.target_cluster == batch.target_cluster
-    return rival and not other.outcome and not other.cancelling and any(map(_waits, other.moves))
+    closed = other.outcome or other.cancelling or other.begins_at
+    return rival and not closed and any(map(_is_ready, other.moves))
 
 
-def _waits(move: BatchMove) -> bool:
-    return move.phase == moves.WAITING and not move.migration_id and not move.outcome
+def _is_ready(move: BatchMove) -> bool:
+    return moves.waits(move) and not moves.is_put_off(move)
 
 
 def _take(slots: Slots, batch: Batch, move: BatchMove) -> bool:
@@ -218,6 +248,12 @@ def _take(slots: Slots, batch: Batch, move: BatchMove) -> bool:
         target_node=move.target_node or batch.target_node,
         most=batch.concurrency,
     )
+
+
+def _note_costs(tx: Transaction, batch_id: BatchId, predicted: Mapping[VmId, Prediction]) -> None:
+    batch = BATCHES.get(tx, batch_id).value
+    noted = [msgspec.structs.replace(move, predicted=predicted.get(move.vm_id, move.predicted)) for move in batch.moves]
+    BATCHES.put(tx, msgspec.structs.replace(batch, moves=moves.in_order(noted)), named=False)
 
 
 def _note(tx: Transaction, *, batch_id: BatchId, move: BatchMove) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from novacron.control import moves
+from novacron.control import hours, moves
 from novacron.control.batch_workflow import WORKFLOW, BatchJob
 from novacron.control.errors import BatchRefusedError
 from novacron.control.kinds import BATCHES, NODES, VMS
@@ -75,7 +75,12 @@ def begin(
     found: Iterable[BatchMove] = (),
     drains: str = "",
 ) -> Batch:
-    """Put down a batch and its job; the moves of one that ``drains`` a node are found on the way."""
+    """Put down a batch and its job; the moves of one that ``drains`` a node are found on the way.
+
+    Raises InvalidInputError for a time window that cannot be.
+    """
+    hours.check(request.policy.window)
+    wait = hours.wait_for(request.policy.window, now)
     batch = Batch(
         id=BatchId(new_id("batch")),
         target_cluster=to.cluster,
@@ -84,6 +89,7 @@ def begin(
         concurrency=request.concurrency,
         priority=request.policy.priority,
         moves=moves.in_order(found),
+        begins_at=wait.begins_at if wait else 0.0,
         started_at=now,
     )
     BATCHES.put(tx, batch, named=False)

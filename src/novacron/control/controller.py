@@ -17,6 +17,7 @@ from novacron.control.batch_workflow import BatchWorkflow
 from novacron.control.batches import Batches
 from novacron.control.checkpoint_workflows import CheckpointWorkflows
 from novacron.control.checkpoints import Checkpoints
+from novacron.control.cost import Costs
 from novacron.control.images import Images
 from novacron.control.kinds import CLUSTERS, SCHEMA
 from novacron.control.maintenance import Maintenance
@@ -133,7 +134,8 @@ class Controller:
         own = self.cluster.id
         migrate = MigrateWorkflow(self.database, self.nodes, self.plans, site_of=self._site, own=own, clock=self.clock)
         rollback = RollbackWorkflow(self.database, self.peers, self.migrations, own, self.clock)
-        batch = BatchWorkflow(self.database, self.vms, self.migrations, self.cluster, self.clock)
+        costs = Costs(self.database, self.plans)
+        batch = BatchWorkflow(self.database, self.vms, self.migrations, costs, own=self.cluster, clock=self.clock)
         vms = VmWorkflows(self.database, self.nodes, self.vms)
         checkpoints = CheckpointWorkflows(self.database, self.nodes, self.vms, self.clock)
         return [*vms.workflows(), *checkpoints.workflows(), migrate.workflow(), rollback.workflow(), batch.workflow()]

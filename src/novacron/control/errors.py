@@ -9,6 +9,7 @@ ControlError
 ├── PeerUnreachableError     that cluster does not answer (retryable)
 ├── PeerUnknownError         there is no such cluster here
 ├── MigrationRefusedError    this VM cannot be moved like that
+├── WindowShortError         it would not be through when its time window closes
 ├── PlanStaleError           the world is not what it was when the plan was made
 ├── BatchRefusedError        this cannot be asked of a batch now
 ├── ImageInUseError          a VM still boots from it
@@ -86,6 +87,14 @@ class MigrationRefusedError(ControlError, ConflictError):
     """This VM cannot be moved like that."""
 
     code = "migration_refused"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status
+
+
+class WindowShortError(ControlError, ConflictError):
+    """It would not be through when its time window closes."""
+
+    code = "window_short"
     exit_code = ConflictError.exit_code
     http_status = ConflictError.http_status
 

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from novacron.control import attempts, mirror, recovery, series, specs
+from novacron.control import attempts, hours, mirror, recovery, series, specs
 from novacron.control.attempts import Wanted
 from novacron.control.errors import NodeUnreachableError
 from novacron.control.kinds import MIGRATIONS, VMS
@@ -20,10 +20,11 @@ from novacron.control.nodes import Nodes
 from novacron.control.peers import Destination
 from novacron.control.plans import Plans, settled
 from novacron.control.sites import Site
+from novacron.control.turn import Turn
 from novacron.control.window import RETURNED, Window
 from novacron.core.clock import Clock
 from novacron.core.errors import NovaCronError, RemoteError
-from novacron.core.ids import ClusterId, MigrationId
+from novacron.core.ids import ClusterId
 from novacron.database.database import Database, Transaction
 from novacron.migration.errors import JournalError, MigrationCancelledError, MigrationError, NodeRestartedError
 from novacron.protocol.migration import (
@@ -36,12 +37,11 @@ from novacron.protocol.migration import (
     check_of,
 )
 from novacron.protocol.node import Nothing
-from novacron.protocol.resources import Migration, Problem
+from novacron.protocol.resources import Migration, Plan, Problem
 from novacron.workflow.definition import Irreversible, Json, Step, StepContext, Workflow
 from novacron.workflow.errors import JobCancelledError
 
 FOLLOW_EVERY_S: Final = 0.2
-LOOK_EVERY_S: Final = 0.5  # while waiting: whether it was cancelled
 PATIENT: Final = 8  # tries of what needs the other cluster: a controller that is started again is back within them
 TAKEN_OVER: Final = "taken_over"
 OUTCOMES: Final = {
@@ -71,6 +71,7 @@ class MigrateWorkflow:
         self._site_of = site_of
         self._own = own
         self._clock = clock
+        self._turn = Turn(database, clock)
         self._window = Window(nodes, site_of=site_of, own=own, clock=clock)
 
     def workflow(self) -> Workflow:
@@ -92,18 +93,25 @@ class MigrateWorkflow:
         return Workflow("migrate", steps)
 
     async def _begin(self, context: StepContext) -> None:
-        """The records were put down with the job. An attempt that follows a broken one waits for its time."""
-        job = MigrateJob(context)
-        while (left_s := job.wanted.begins_at - self._clock.now()) > 0:
-            await context.check_cancel()
-            await self._clock.sleep(min(left_s, LOOK_EVERY_S))
-        await context.commit(lambda tx: _leave_waiting(tx, job.migration_id))
+        """The records were put down with the job: until its time has come."""
+        await self._turn.come(context)
 
     async def _plan(self, context: StepContext) -> Json:
-        """What the policy leaves to a plan; the record says what is expected."""
+        """What the policy leaves to a plan, and whether its window leaves time; the record says what is expected."""
         job = MigrateJob(context)
-        if job.wanted.policy.strategy != "auto" and job.wanted.policy.bandwidth_share is None:
+        policy = job.wanted.policy
+        if policy.strategy != "auto" and policy.bandwidth_share is None and policy.window is None:
             return {}
+        while True:
+            await self._turn.come(context)
+            plan = await self._look(context, job)
+            wait = hours.wait_for_room(policy.window, plan.predicted, self._clock.now())
+            if wait is None:
+                return _plain(settled(plan))
+            await self._turn.put_off(context, wait)
+
+    async def _look(self, context: StepContext, job: MigrateJob) -> Plan:
+        """A plan, and the record with it."""
         record, vm = await self._database.read(
             lambda tx: (MIGRATIONS.get(tx, job.migration_id).value, VMS.get(tx, job.vm_id).value)
         )
@@ -116,7 +124,7 @@ class MigrateWorkflow:
             MIGRATIONS.put(tx, planned, named=False)
 
         await context.commit(note)
-        return _plain(settled(plan))
+        return plan
 
     async def _open(self, context: StepContext) -> Json:
         """The source's node burns an epoch for this attempt."""
@@ -275,12 +283,6 @@ class MigrateWorkflow:
             MIGRATIONS.put(tx, closed, named=False)
 
         await context.commit(close)
-
-
-def _leave_waiting(tx: Transaction, migration_id: MigrationId) -> None:
-    migration = MIGRATIONS.get(tx, migration_id).value
-    if migration.phase == "waiting":
-        MIGRATIONS.put(tx, msgspec.structs.replace(migration, phase="prepare"), named=False)
 
 
 def _failed(tx: Transaction, closed: Migration, context: StepContext, wanted: Wanted, now: float) -> Migration:

@@ -1,5 +1,6 @@
 """The moves of a batch as values: how one begins, follows its migration, and ends; what all of them come to."""
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -12,6 +13,7 @@ from novacron.protocol.resources import Batch, BatchMove, Migration, Problem, Vm
 WAITING, HELD = "waiting", "held"  # phases before there is a migration; an attempt waits for its time, too
 WINDOW: Final = "window"
 STAYS: Final = "stays"
+PUT_OFF: Final = "window_next"  # code of the problem of a move that waits for the next time window
 MOVED: Final = frozenset({"succeeded", "rolled_back"})
 
 
@@ -58,8 +60,30 @@ def ended(move: BatchMove, outcome: str, problem: Problem | None = None) -> Batc
 
 
 def in_order(moves: Iterable[BatchMove]) -> tuple[BatchMove, ...]:
-    """The smallest first: most of the VMs have moved soon, and one that is large keeps nobody waiting."""
-    return tuple(sorted(moves, key=lambda move: (move.predicted_bytes, move.vm_name)))
+    """What is through soonest first: most of the VMs have moved soon, and one that takes long keeps nobody waiting.
+
+    Those of which nothing is told come last, the smallest first.
+    """
+    return tuple(sorted(moves, key=lambda move: (_takes_ms(move), move.predicted_bytes, move.vm_name)))
+
+
+def _takes_ms(move: BatchMove) -> float:
+    return move.predicted.total_ms.value if move.predicted else math.inf
+
+
+def waits(move: BatchMove) -> bool:
+    """Whether it waits for its turn."""
+    return move.phase == WAITING and not move.migration_id and not move.outcome
+
+
+def put_off(move: BatchMove, cause: str) -> BatchMove:
+    """One that waits for the next time window."""
+    return msgspec.structs.replace(move, problem=Problem(PUT_OFF, cause))
+
+
+def is_put_off(move: BatchMove) -> bool:
+    """Whether it does."""
+    return waits(move) and move.problem is not None and move.problem.code == PUT_OFF
 
 
 def over(batch: Batch) -> bool:

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from novacron.control import attempts
+from novacron.control import attempts, hours
 from novacron.control.errors import MigrationRefusedError, PlanStaleError
 from novacron.control.kinds import MIGRATIONS, PLANS, VMS
 from novacron.control.mirror import OUTGOING
@@ -49,10 +49,11 @@ class Plans:
         to = await self._peers.destination(request.to)
         vm = (await self._database.read(lambda tx: VMS.get(tx, request.vm))).value
         attempts.check_movable(vm)
+        hours.check(request.policy.window)
         return await self.plan(vm, to, request.policy)
 
-    async def plan(self, vm: Vm, to: Destination, policy: MigrationPolicy) -> Plan:
-        """Look at the VM, at the other side and at the link; put down what is to be expected."""
+    async def plan(self, vm: Vm, to: Destination, policy: MigrationPolicy, *, probed: LinkSample | None = None) -> Plan:
+        """Look at the VM, at the other side and at the link, unless that was ``probed``; put down what comes of it."""
         if vm.node_id is None:
             raise MigrationRefusedError(f"VM {vm.name} has no node", next_command=f"novacron vm show {vm.name}")
         survey = await self._nodes.call(
@@ -62,8 +63,8 @@ class Plans:
             OutlookRequest(vm.id, vm.spec, survey.source_node, survey.known_state, to.node)
         )
         before = await self._database.read(lambda tx: _moves_to(tx, to.cluster))
-        link = await self._database.read(lambda tx: _remembered(tx, before))
-        probed = link is None
+        remembered = await self._database.read(lambda tx: _remembered(tx, before))
+        link = remembered or probed
         if link is None:
             probe = ProbeRequest(outlook.node, outlook.address, policy.streams, policy.bandwidth_bytes_s)
             link = await self._nodes.call(vm.node_id, "migration.probe", probe, LinkSample)
@@ -85,7 +86,7 @@ class Plans:
             strategy=strategy,
             survey=survey,
             link=link,
-            reasons=tuple(reasons(survey, outlook.held, link, policy, strategy, probed=probed)),
+            reasons=tuple(reasons(survey, outlook.held, link, policy, strategy, probed=remembered is None)),
             predicted=prediction.predict(work, link, policy, strategy, past),
             made_at=self._clock.now(),
         )

@@ -38,5 +38,7 @@ def begin(tx: Transaction, migration: Migration, policy: MigrationPolicy, *, hol
 
 
 def policy_back(policy: MigrationPolicy) -> MigrationPolicy:
-    """The same way; but whatever comes of the guest, it stays: it would go to and fro for ever."""
-    return msgspec.structs.replace(policy, verify="any", probe="", on_unverified="keep", verify_window_ms=0)
+    """The same way, at once; but whatever comes of the guest, it stays: it would go to and fro for ever."""
+    return msgspec.structs.replace(
+        policy, verify="any", probe="", on_unverified="keep", verify_window_ms=0, window=None
+    )

@@ -8,10 +8,11 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct, field
 
 from novacron.core.ids import MigrationId, VmId
+from novacron.protocol.time_window import TimeWindow
 from novacron.protocol.vm import VmSpec
 
 PHASES: Final = (
-    "waiting",  # an attempt before this one broke; this one begins after a while
+    "waiting",  # for its time window, or for a while after an attempt that broke
     "prepare",  # the destination is being started; the source owns and runs
     "copy",  # disks, then RAM by rounds; the source runs
     "switchover",  # the source is paused; the last pages, blocks and the device state move
@@ -66,7 +67,8 @@ class MigrationPolicy(Struct, frozen=True):
     that changes its memory faster than the link takes it: ``wait`` for a calmer moment, ``throttle`` its CPUs, ``stop``
     it until the rest has moved. ``verify``, ``probe`` and ``verify_within_ms`` are a ``GuestCheck``; ``on_unverified``
     is what happens to a guest that does not pass it, or dies within the window: back to the source, or it stays.
-    ``priority``: of what shares a link; three steps more are twice as much of it.
+    ``priority``: of what shares a link; three steps more are twice as much of it. ``window``: the hours in which it may
+    begin; a plan is made first then, and what is not expected to be through before they are over waits for the next.
     """
 
     strategy: WantedStrategy = "stream"
@@ -87,6 +89,7 @@ class MigrationPolicy(Struct, frozen=True):
     move_disks: bool = True
     stall_after_ms: Annotated[int, Meta(ge=100)] = 60_000  # of an attempt in which nothing moves, until it is given up
     retry_for_ms: Annotated[int, Meta(ge=0)] = 3_600_000  # how long after its start another attempt may begin
+    window: TimeWindow | None = None
 
 
 def check_of(policy: MigrationPolicy) -> GuestCheck:

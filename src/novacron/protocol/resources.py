@@ -87,6 +87,7 @@ class Migration(Struct, frozen=True):
     rolled_back_by: MigrationId | None = None  # the way back
     lost_since: float = 0.0  # of a guest that died and went on at its source: what it did from then on is lost
     begins_at: float = 0.0  # of a phase "waiting"
+    waits_for: str = ""  # why it does not begin before: its time window
     differs: str = ""  # why this attempt does not go about it as was asked for
     priority: int = 0  # among those that share its link
     epoch: int = 0
@@ -146,7 +147,8 @@ class BatchMove(Struct, frozen=True):
     vm_id: VmId
     vm_name: str
     source_node: str
-    predicted_bytes: int  # what it is expected to cost: the smallest goes first
+    predicted_bytes: int  # of the guest: all its memory and disks
+    predicted: Prediction | None = None  # once it has been looked at: what is through soonest goes first
     target_node: str = ""  # that was named, or chosen in this cluster
     migration_id: MigrationId | None = None  # the last attempt
     phase: str = "waiting"  # held: it cannot move yet; then its migration's
@@ -166,6 +168,7 @@ class Batch(Struct, frozen=True):
     concurrency: int = 2  # at most, of all migrations at its link, and at one host
     priority: int = 0  # at one link the higher goes first
     moves: tuple[BatchMove, ...] = ()  # in their order
+    begins_at: float = 0.0  # when its time window opens; 0: no move waits for that
     cancelling: bool = False
     outcome: str = ""  # empty while under way; succeeded, partial, failed, cancelled
     problem: Problem | None = None  # of the batch itself, beside those of its moves

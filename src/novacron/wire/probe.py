@@ -17,6 +17,7 @@ LONGEST_S: Final = 1.5
 MOST_BYTES: Final = 8 * MIB
 PART_BYTES: Final = 64 * 1024
 WINDOW_S: Final = 0.5  # of the end, when the connections have found their pace
+SLOWEST_BYTES_S: Final = PART_BYTES / WINDOW_S  # a bound below that is believed: no part of a probe would come in time
 ANSWER_S: Final = 10.0  # of a link that keeps much on its way
 FILL, END, SEEN = 1, 2, 3
 

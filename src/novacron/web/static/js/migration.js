@@ -33,6 +33,10 @@ function facts(migration) {
   };
 }
 
+function begins({ attempt, begins_at: at, waits_for: why }) {
+  return `${attempt > 1 ? `attempt ${attempt} ` : ""}begins at ${moment(at)}${why ? `: ${why}` : ""}`;
+}
+
 export function list(node) {
   return (named) => {
     const names = Object.keys(named);
@@ -86,7 +90,7 @@ export function card(first, act) {
       write_facts(facts(migration));
       bytes.update((migration.summary ?? migration.progress).split);
       rates.update(migration);
-      write(note, migration.phase === "waiting" ? `attempt ${migration.attempt} begins at ${moment(migration.begins_at)}` : migration.progress.note);
+      write(note, migration.phase === "waiting" ? begins(migration) : migration.progress.note);
     },
   };
 }

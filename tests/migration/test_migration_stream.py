@@ -85,6 +85,15 @@ def test_byte_by_byte_too():
     assert (pages, relayed, device) == (stream.pages, bytes(stream.relayed), 1)
 
 
+def test_what_a_read_brings_of_pages_comes_at_once_whatever_lies_between():
+    stream = Written().begin().part([(MAIN, 1, b"x" * PAGE), (ROM, 0, b"r" * PAGE), (MAIN, 2, None)])
+    stream.part([(MAIN, 1, b"y" * PAGE)]).part([(MAIN, 3, b"z" * PAGE)], last=True).end()
+    first, *rest = feed(StreamSplitter(ram_bytes=8 * PAGE), stream.data)
+    assert contents(first) == stream.pages
+    assert [type(item) for item in rest] == [Relay, DeviceState, Relay]
+    assert rest[0].data + rest[2].data == bytes(stream.relayed)
+
+
 def damaged(rng: random.Random) -> bytes:
     """A right stream with a few bytes changed, cut out, or put in."""
     blocks = [(MAIN, rng.randrange(8)), (ROM, rng.randrange(2))]

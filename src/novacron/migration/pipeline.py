@@ -59,7 +59,7 @@ class Turns:
 
 async def to_the_end(work: Callable[..., T], *arguments: Any) -> T:
     """``work`` in a thread; a cancellation waits for its end: what it writes to may be used again then."""
-    return await through(asyncio.create_task(asyncio.to_thread(work, *arguments)))
+    return await through(asyncio.get_running_loop().run_in_executor(None, work, *arguments))
 
 
 async def through(future: asyncio.Future[T]) -> T:

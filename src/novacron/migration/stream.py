@@ -337,19 +337,20 @@ def _select(values: memoryview, chosen: list[int]) -> bytes:
 
 
 def _joined(items: list[Item]) -> list[Item]:
-    """Neighbouring relays as one."""
-    return list(_runs(items))
+    """The same in few: what a read completes of pages, then of all else, and then of what follows the guest's stop.
+
+    Pages and relays need keep their order only each among themselves until the device state begins.
+    """
+    end = next((i for i, item in enumerate(items) if isinstance(item, DeviceState)), len(items))
+    return [*_pages(items[:end]), *_relay(items[:end]), *items[end : end + 1], *_relay(items[end:])]
 
 
-def _runs(items: list[Item]) -> Iterator[Item]:
-    parts: list[bytes] = []
-    for item in items:
-        if isinstance(item, Relay):
-            parts.append(item.data)
-            continue
-        if parts:
-            yield Relay(b"".join(parts))
-            parts = []
-        yield item
-    if parts:
+def _pages(items: list[Item]) -> Iterator[Pages]:
+    """All of one buffer, at once."""
+    if parts := [item for item in items if isinstance(item, Pages)]:
+        yield Pages(b"".join(p.numbers for p in parts), b"".join(p.positions for p in parts), parts[0].data)
+
+
+def _relay(items: list[Item]) -> Iterator[Relay]:
+    if parts := [item.data for item in items if isinstance(item, Relay)]:
         yield Relay(b"".join(parts))

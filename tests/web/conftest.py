@@ -21,6 +21,7 @@ FLAGS = [
     "--no-first-run",
     "--disable-dev-shm-usage",
 ]
+PLURALS = {"batch": "batches"}
 EMPTY_SPLIT = {
     f"{part}_{what}": 0
     for part, what in (
@@ -85,6 +86,40 @@ def ended(number, outcome="succeeded", **more):
     return migration(number, phase="done", outcome=outcome, summary=there, **more)
 
 
+def move(number, **more):
+    plain = {
+        "vm_id": f"vm-{number:020x}",
+        "vm_name": f"web-{number}",
+        "source_node": "rack-1",
+        "predicted_bytes": 100 << 20,
+        "predicted": None,
+        "migration_id": None,
+        "phase": "waiting",
+        "done_bytes": 0,
+        "total_bytes": 0,
+        "outcome": "",
+        "problem": None,
+    }
+    return {**plain, **more}
+
+
+def batch(*moves, **more):
+    plain = {
+        "id": f"batch-{1:020x}",
+        "target_cluster": "site-b",
+        "target_node": "",
+        "drains": "rack-1",
+        "moves": moves,
+        "begins_at": 0.0,
+        "cancelling": False,
+        "outcome": "",
+        "problem": None,
+        "started_at": 1_700_000_000.0,
+        "ended_at": 0.0,
+    }
+    return {**plain, **more}
+
+
 def vm(number=1, **more):
     plain = {
         "id": f"vm-{number:020x}",
@@ -102,7 +137,7 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self.version = 10
-        self.records = {"nodes": {}, "vms": {}, "migrations": {}, "peers": {}}
+        self.records = {"nodes": {}, "vms": {}, "migrations": {}, "batches": {}, "peers": {}}
         self.series: dict[str, list[dict]] = {}
         self.posted: list[tuple[str, dict]] = []
         self.refuse: tuple[int, dict] | None = None
@@ -115,7 +150,7 @@ class FakeCluster:
         """Change a resource; the page hears of it."""
         self.version += 1
         said = self.version if version is None else version
-        self.records[f"{kind}s"][value["id"]] = {**value, "resource_version": said}
+        self.records[PLURALS.get(kind, f"{kind}s")][value["id"]] = {**value, "resource_version": said}
         self._changes.append((said, kind, value["id"], value))
         self._woken.set()
 
@@ -144,7 +179,7 @@ class FakeCluster:
                 return Response({"code": "not_signed_in", "cause": "sign in first"}, status_code=401)
             return Response({"id": "cluster-1", "name": "site-a", "version": "0", "address": "h:1"})
 
-        @get(["/api/v1/nodes", "/api/v1/vms", "/api/v1/migrations", "/api/v1/peers"])
+        @get([f"/api/v1/{kinds}" for kinds in self.records])
         async def listing(request: Request) -> dict:
             items = list(self.records[request.url.path.rpartition("/")[2]].values())
             return {"items": items, "cursor": None, "resource_version": self.version, "incarnation": "x"}
@@ -157,7 +192,13 @@ class FakeCluster:
         async def events(after: FromQuery[int]) -> Stream:
             return Stream(self.events(after), media_type="text/event-stream")
 
-        @post(["/api/v1/migrations", "/api/v1/migrations/{name:str}/{verb:str}"], status_code=202)
+        @post(
+            [
+                "/api/v1/migrations",
+                *(f"/api/v1/{kinds}/{{name:str}}/{{verb:str}}" for kinds in ("migrations", "batches")),
+            ],
+            status_code=202,
+        )
         async def act(request: Request) -> Response:
             body = await request.body()
             self.posted.append((request.url.path, json.loads(body) if body else {}))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from web.conftest import ended, migration, progress, vm
+from web.conftest import batch, ended, migration, move, progress, vm
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 pytestmark = pytest.mark.xdist_group("chromium")
@@ -116,6 +116,51 @@ async def test_a_rollback_is_offered_while_the_window_is_open(cluster, open_page
     assert cluster.posted[0][0].endswith("/rollback")
 
 
+async def test_a_batch_is_followed_vm_by_vm_to_its_end(cluster, open_page):
+    no_room = {"code": "no_room", "cause": "no node can take web-2", "next_command": "novacron node list"}
+    took = {"total_ms": {"value": 95_000, "low": 1, "high": 2}}
+    first = move(1, phase="copy", migration_id=migration(1)["id"], done_bytes=50, total_bytes=100, predicted=took)
+    page = await open_page()
+    await expect(page.get_by_role("heading", name="Batches")).to_be_hidden()
+    cluster.put("batch", batch(first, move(2), begins_at=1_700_000_000.0))
+    card = page.locator("#batches article")
+    await expect(card.get_by_role("heading")).to_have_text("rack-1 → site-b")
+    await expect(card).to_contain_text("0 of 2 moved · 1 waiting · the time window opens at")
+    await expect(card.locator("tbody tr").first).to_contain_text("copy, expected to take 1:35 min")
+    bar = card.locator("progress")
+    await expect(bar).to_have_js_property("value", 0.5 * 0.96 / 2)
+    cluster.put("batch", batch({**first, "total_bytes": 200}, move(2, outcome="failed", problem=no_room)))
+    await expect(card).to_contain_text("no node can take web-2")
+    await expect(card).to_contain_text("next: novacron node list")
+    await expect(bar).to_have_js_property("value", 0.5 * 0.96 / 2)
+    moved = move(1, phase="done", outcome="succeeded")
+    cluster.put("batch", batch(moved, move(2, outcome="failed", problem=no_room), outcome="partial"))
+    await expect(page.locator("#batches article")).to_have_count(0)
+    await expect(page.locator("#ended-batches details")).to_contain_text("done in part")
+    await expect(page.locator("#said")).to_have_text("batch to site-b: partial")
+
+
+async def test_a_batch_is_cancelled_once_that_is_confirmed(cluster, open_page):
+    cluster.put("batch", batch(move(1)))
+    page = await open_page()
+    await page.get_by_role("button", name="Cancel batch").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Cancel it").click()
+    await expect(page.locator("#said")).to_have_text("cancel was asked for")
+    assert cluster.posted == [(f"/api/v1/batches/{batch()['id']}/cancel", {})]
+    cluster.put("batch", batch(move(1), cancelling=True))
+    await expect(page.get_by_role("button", name="Cancel batch")).to_be_disabled()
+
+
+async def test_a_migration_that_waits_for_its_window_says_until_when_and_why(cluster, open_page):
+    waits = migration(phase="waiting", attempt=1, begins_at=1_700_000_000.0, waits_for="its window is 22:00-05:00 UTC")
+    cluster.put("migration", waits)
+    page = await open_page()
+    note = page.locator("#running article .note")
+    await expect(note).to_contain_text("begins at")
+    await expect(note).to_contain_text(": its window is 22:00-05:00 UTC")
+    await expect(note).not_to_contain_text("attempt")
+
+
 async def test_a_vm_is_sent_to_a_cluster_that_is_chosen(cluster, open_page):
     cluster.put("vm", vm())
     page = await open_page()
@@ -162,6 +207,8 @@ async def test_it_is_accessible(cluster, open_page, scheme):
     cluster.put("migration", ended(2))
     problem = {"code": "link", "cause": "the link broke", "next_command": "novacron migrate web-3 --to site-b"}
     cluster.put("migration", ended(3, "failed", problem=problem))
+    cluster.put("batch", batch(move(1), move(2, outcome="failed", problem=problem)))
+    cluster.put("batch", batch(move(3, outcome="succeeded"), id="batch-2", outcome="succeeded", started_at=1.0))
     page = await open_page(color_scheme=scheme)
     await expect(page.locator("canvas")).to_be_visible()
     await page.locator("details").first.locator("summary").click()
@@ -174,6 +221,7 @@ async def test_it_fits_a_phone(cluster, open_page, count):
     for number in range(count):
         cluster.put("vm", vm(number))
         cluster.put("migration", migration(number) if number % 2 else ended(number))
+        cluster.put("batch", batch(move(1, problem={"cause": "its window closes soon " * 9})))
     page = await open_page(viewport={"width": 360, "height": 740})
     await expect(page.locator("#connection")).to_have_text("live")
     await expect(page.locator("#vms tr")).to_have_count(count)

@@ -1,6 +1,7 @@
 // The page: follows the cluster and shows it; asks before it acts.
 
 import { ask } from "./api.js";
+import { batchCard, batchLine } from "./batch.js";
 import { confirm } from "./dialog.js";
 import { arrange } from "./element.js";
 import { card, line } from "./migration.js";
@@ -11,7 +12,7 @@ import { row } from "./vms.js";
 
 const part = (id) => document.getElementById(id);
 const state = new State();
-const shown = { sites: new Map(), running: new Map(), ended: new Map(), vms: new Map() };
+const shown = { sites: new Map(), running: new Map(), batches: new Map(), "ended-batches": new Map(), ended: new Map(), vms: new Map() };
 const MOST_ENDED = 200;
 
 function say(text) {
@@ -36,6 +37,10 @@ function draw() {
   show("sites", [...state.all("node"), ...state.all("peer")], box);
   show("running", migrations.filter(underWay), (migration) => card(migration, act));
   show("ended", migrations.filter((migration) => !underWay(migration)).slice(0, MOST_ENDED), line);
+  const batches = state.all("batch").sort((a, b) => b.started_at - a.started_at);
+  part("batches-section").hidden = !batches.length;
+  show("batches", batches.filter((batch) => !batch.outcome), (batch) => batchCard(batch, cancelBatch));
+  show("ended-batches", batches.filter((batch) => batch.outcome).slice(0, MOST_ENDED), batchLine);
   show("vms", state.all("vm").sort((a, b) => a.name.localeCompare(b.name)), (vm) => row(vm, { nodeName, migrate }));
 }
 
@@ -61,6 +66,16 @@ async function act(migration, verb) {
   if (await confirm(ACTIONS[verb])) await attempt(() => ask(`/migrations/${migration.id}/${verb}`, { method: "POST" }), `${verb} was asked for`);
 }
 
+const CANCEL_BATCH = {
+  title: "Cancel this batch?",
+  text: "What is under way is given up, and no more begins; what has moved stays where it is.",
+  yes: "Cancel it",
+};
+
+async function cancelBatch(batch) {
+  if (await confirm(CANCEL_BATCH)) await attempt(() => ask(`/batches/${batch.id}/cancel`, { method: "POST" }), "cancel was asked for");
+}
+
 async function migrate(vm) {
   const nodes = state.all("node").filter((node) => node.id !== vm.node_id && node.state === "ready" && !node.drain).map((node) => `/${node.name}`);
   const targets = [...state.all("peer").map((peer) => peer.name), ...nodes];
@@ -74,6 +89,7 @@ let drawing = false;
 follow(state, {
   changed(change) {
     if (change?.kind === "migration" && change.value?.outcome) say(`migration of ${change.value.vm_name}: ${change.value.outcome}`);
+    if (change?.kind === "batch" && change.value?.outcome) say(`batch to ${change.value.target_cluster}: ${change.value.outcome}`);
     if (!drawing) requestAnimationFrame(draw);
     drawing = true;
   },

@@ -1,6 +1,6 @@
 // What is known of the cluster: resources by kind and id. Changes come in any number, and never make it older.
 
-export const KINDS = { node: "/nodes", vm: "/vms", migration: "/migrations", peer: "/peers" };
+export const KINDS = { node: "/nodes", vm: "/vms", migration: "/migrations", batch: "/batches", peer: "/peers" };
 
 export class State {
   constructor() {

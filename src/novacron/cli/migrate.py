@@ -53,7 +53,7 @@ DEFAULT = "  [default: the setting migrate."
 @click.option("--bandwidth", type=BANDWIDTH, help="At most this much of the link: 200Mbit/s, or 60% of what it gives.")
 @click.option("--streams", type=int, help=f"Connections; 0: as many as the link needs.{DEFAULT}streams]")
 @click.option(
-    "--level", type=int, help=f"Of compression, 1 to 19; 0: what the link leaves time for.{DEFAULT}compression_level]"
+    "--level", type=int, help=f"Of compression, 1 to 19; 0: by what link and content are.{DEFAULT}compression_level]"
 )
 @click.option("--no-disks", is_flag=True, help="Leave the disks: both sides reach the same ones.")
 @click.option(

@@ -18,7 +18,7 @@ from novacron.core.ids import ClusterId, PlanId, new_id
 from novacron.core.units import MIB
 from novacron.database.database import Database, Transaction
 from novacron.migration import prediction
-from novacron.migration.compression import LEVELS
+from novacron.migration.compression import FIRST
 from novacron.migration.prediction import Past, Work
 from novacron.protocol.migration import MigrationPolicy
 from novacron.protocol.plan import LinkSample, OutlookRequest, ProbeRequest, Survey, SurveyRequest
@@ -57,7 +57,7 @@ class Plans:
         if vm.node_id is None:
             raise MigrationRefusedError(f"VM {vm.name} has no node", next_command=f"novacron vm show {vm.name}")
         survey = await self._nodes.call(
-            vm.node_id, "migration.survey", SurveyRequest(vm.id, policy.compression_level or LEVELS[0]), Survey
+            vm.node_id, "migration.survey", SurveyRequest(vm.id, policy.compression_level or FIRST), Survey
         )
         outlook = await self._site_of(to.cluster_id).outlook(
             OutlookRequest(vm.id, vm.spec, survey.source_node, survey.known_state, to.node)

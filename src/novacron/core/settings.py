@@ -87,7 +87,7 @@ class MigrateSettings(Struct, frozen=True):
     on_unverified: Literal["rollback", "keep"] = "rollback"  # what happens when it does not, or dies in the window
     verify_window_ms: Annotated[int, Meta(ge=0)] = 30_000  # how long a rollback stays possible
     streams: Annotated[int, Meta(ge=0, le=16)] = 0  # 0: as many as the link needs
-    compression_level: Annotated[int, Meta(ge=0, le=19)] = 1  # 0: what the link leaves time for
+    compression_level: Annotated[int, Meta(ge=0, le=19)] = 1  # 0: by what link and content are
     stall_after_ms: Annotated[int, Meta(ge=100)] = 60_000  # how long nothing may move
     retry_for_ms: Annotated[int, Meta(ge=0)] = 3_600_000  # how long one that broke is begun again
     batch_concurrency: Annotated[int, Meta(ge=1, le=64)] = 2  # of a batch, at one link and at one host

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
-from novacron.content.batch import MAX_SECTION_BYTES, pack_batch, unpack_batch
+from novacron.content.batch import MAX_SECTION_BYTES, unpack_batch
 from novacron.content.blocks import BlockEncoder, decode_blocks
 from novacron.content.encoded import Encoded
 from novacron.core.units import MIB, PAGE_BYTES
@@ -189,12 +189,13 @@ class DiskSender:
         return await self._turns.work(partial(self.encoders[number].encode, at, data), partial(self._pack, number))
 
     def _pack(self, number: int, encoded: Encoded, turn: int) -> PackedFrame:
-        packed = pack_batch(encoded, self._compression.level)
+        packed = self._compression.pack(encoded)
         return PackedFrame(FrameType.DISK, bytes([number]) + packed.body, Traffic.of_batch(encoded, packed), turn)
 
     async def _give(self, frame: PackedFrame) -> None:
         async with self._turns.my(frame.turn):
-            await self._sink.send(frame.frame_type, frame.body)
+            with self._compression.sending(len(frame.body)):
+                await self._sink.send(frame.frame_type, frame.body)
         self._meter.disk.add(frame.traffic)
 
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from time import monotonic
 from typing import Any, TypeVar
 
 from novacron.migration.compression import Compression
@@ -80,7 +79,7 @@ async def in_order(
 ) -> None:
     """Await ``give`` on the results of ``parts``, which are under way, in order.
 
-    ``compression`` is told what was waited for.
+    ``compression`` is told how long each was waited for.
 
     At most ``in_flight`` are not yet given, so a slow ``give`` holds back the reading. The first error of any part ends
     all.
@@ -89,11 +88,9 @@ async def in_order(
 
     async def deliver() -> None:
         while (future := await queue.get()) is not None:
-            began = monotonic()
-            packed = await future
-            ready = monotonic()
+            with compression.packing():
+                packed = await future
             await give(packed)
-            compression.waited(packing_s=ready - began, sending_s=monotonic() - ready)
 
     try:
         async with asyncio.TaskGroup() as group:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
-from novacron.content.batch import pack_batch, unpack_batch
+from novacron.content.batch import unpack_batch
 from novacron.content.codec import decode, encode
 from novacron.content.encoded import Encoded
 from novacron.content.pages import PageEncoder, apply_pages, block_runs, page_runs
@@ -91,7 +91,7 @@ class RamSender:
         return self._encoder.encode(pages.numbers, pages.positions, pages.data)
 
     def _pack(self, encoded: Encoded, turn: int) -> PackedFrame:
-        batch = pack_batch(encoded, self._compression.level)
+        batch = self._compression.pack(encoded)
         return PackedFrame(FrameType.RAM, batch.body, Traffic.of_batch(encoded, batch), turn)
 
     def _relay(self, data: bytes) -> PackedFrame:
@@ -99,11 +99,13 @@ class RamSender:
 
     async def _give(self, frame: PackedFrame) -> None:
         if frame.frame_type is FrameType.RELAY:
-            await self._sink.send(frame.frame_type, frame.body)
+            with self._compression.sending(len(frame.body)):
+                await self._sink.send(frame.frame_type, frame.body)
             self._meter.relayed_bytes += len(frame.body)
             return
         async with self._turns.my(frame.turn):
-            await self._sink.send(frame.frame_type, frame.body)
+            with self._compression.sending(len(frame.body)):
+                await self._sink.send(frame.frame_type, frame.body)
         self._meter.ram.add(frame.traffic)
 
 

@@ -80,7 +80,7 @@ class MigrationPolicy(Struct, frozen=True):
     bandwidth_share: Annotated[float, Meta(gt=0, le=1)] | None = None  # at most, of the rate that a plan takes it for
     priority: Priority = 0
     streams: Annotated[int, Meta(ge=0, le=16)] = 0  # 0: as many as the link needs
-    compression_level: Annotated[int, Meta(ge=0, le=19)] = 1  # 0: what the link leaves time for
+    compression_level: Annotated[int, Meta(ge=0, le=19)] = 1  # 0: by what link and content are
     verify: Verify = "any"
     probe: ProgramName = ""
     verify_within_ms: Annotated[int, Meta(ge=1, le=600_000)] = 10_000
@@ -126,7 +126,7 @@ class MigrationProgress(Struct, frozen=True):
     rtt_ms: float = 0.0
     streams: int = 0  # connections that it uses
     link_share: float = 1.0  # of what its node sends to that cluster
-    compression_level: int = 0  # as it is now; 0: not known yet
+    compression_level: int = 0  # of zstd, as it is now; 0: nothing is compressed
     throttle_percent: int = 0  # of CPU time taken from the guest, so that it converges
     converging: bool | None = None
     note: str = ""

@@ -47,6 +47,7 @@ class Trial:
     seed: int
     give_up_s: float
     strategy: Strategy = "stream"  # of ours
+    level: int = 1  # of ours: 0 leaves it to link and content
 
 
 async def there_and_back(trial: Trial) -> list[Run]:
@@ -144,5 +145,5 @@ async def _travel(trial: Trial, source: DemoSite, target: DemoSite, *, vm: str =
         if time.monotonic() > ends:
             raise GaveUpError(f"the guest was not there after {trial.give_up_s:.0f} s")
 
-    policy = structs.replace(ONE_ATTEMPT, strategy=trial.strategy)
+    policy = structs.replace(ONE_ATTEMPT, strategy=trial.strategy, compression_level=trial.level)
     return await travel(source, target, policy, watch, vm=vm)

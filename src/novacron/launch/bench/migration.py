@@ -44,6 +44,7 @@ class Plan:
     runs: int
     give_up_s: float
     strategy: Strategy
+    level: int
 
 
 @click.command("migration")
@@ -78,6 +79,9 @@ class Plan:
     show_default=True,
     help="By which NovaCron moves the guest.",
 )
+@click.option(
+    "--level", type=click.IntRange(0, 19), default=1, show_default=True, help="Of its compression; 0: chosen."
+)
 @click.option("--link", type=RATE, default="200Mbit/s", show_default=True, help="Rate of the link.")
 @click.option("--delay", type=DURATION, default="20ms", show_default=True, help="Of the link, one way.")
 @click.option("--jitter", type=DURATION, default="0ms", show_default=True, help="Of the delay.")
@@ -92,6 +96,7 @@ def command(
     peers: Sequence[str],
     cases: Sequence[str],
     strategy: Strategy,
+    level: int,
     link: int,
     delay: int,
     jitter: int,
@@ -106,7 +111,7 @@ def command(
     A peer that has not moved the guest once is not tried again.
     """
     lab = Link(rate_bytes_s=link, delay_ms=delay, jitter_ms=jitter, loss=loss / 100, seed=seed)
-    plan = Plan(workloads, peers, cases, runs, give_up / 1000, strategy)
+    plan = Plan(workloads, peers, cases, runs, give_up / 1000, strategy, level)
     found, note = asyncio.run(_measure(lab, plan, click.echo if output == "table" else _say_nothing))
     comparisons = compare(found)
     if output == "json":
@@ -124,7 +129,7 @@ async def _measure(link: Link, plan: Plan, tell: Callable[[str], None]) -> tuple
     async with open_lab(link, SITES) as lab:
         for workload in plan.workloads:
             files = await asyncio.to_thread(build, directory, database=workload == DATABASE)
-            trial = Trial(lab, files, workload, link.seed, plan.give_up_s, plan.strategy)
+            trial = Trial(lab, files, workload, link.seed, plan.give_up_s, plan.strategy, plan.level)
             peers = [PEERS[name] for name in plan.peers]
             for number in range(plan.runs):
                 tell(f"{workload}, run {number + 1} of {plan.runs}")

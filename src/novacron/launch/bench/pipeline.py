@@ -2,8 +2,8 @@
 
 QEMU's stream comes from memory, frames go from the source to the destination by hand, pages end in the destination's
 RAM, which is compared. The ends are measured each by itself, as hosts of their own, and both at once in one process.
-The peer is zstd alone, at the same level, over the same bytes in one thread: what compressing costs a program that does
-nothing else.
+The peer is zstd alone, at the same level (or at the first, where it is chosen), over the same bytes in one thread: what
+compressing costs a program that does nothing else.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from novacron.core.errors import VerificationError
 from novacron.core.units import MIB, PAGE_BYTES
 from novacron.hypervisor.memory import stream
 from novacron.launch.bench.memory import dirtied, like_memory
-from novacron.migration.compression import Compression
+from novacron.migration.compression import FIRST, Compression
 from novacron.migration.frames import FrameType
 from novacron.migration.meter import Meter
 from novacron.migration.pipeline import Turns
@@ -75,7 +75,7 @@ class Taken(Struct, frozen=True):
 @click.command("pipeline")
 @click.option("--memory", type=click.IntRange(1), default=128, show_default=True, help="MiB of guest memory.")
 @click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Medians count.")
-@click.option("--level", type=click.IntRange(1, 19), default=1, show_default=True, help="Of compression.")
+@click.option("--level", type=click.IntRange(0, 19), default=1, show_default=True, help="Of compression; 0: chosen.")
 @click.option("--seed", type=click.IntRange(1), default=7, show_default=True, help="Of the memory's content.")
 @click.option("--output", "-o", type=click.Choice(["table", "json"]), default="table", help="For people, or programs.")
 def command(*, memory: int, runs: int, level: int, seed: int, output: str) -> None:
@@ -112,7 +112,7 @@ def _measure(memory_bytes: int, runs: int, level: int, seed: int) -> list[Rate]:
     found: dict[Key, list[Taken]] = {}
     for _ in range(runs):
         with _on(cores[:1]):
-            found.setdefault((PEER, "", 1), []).append(_peer(first, level))
+            found.setdefault((PEER, "", 1), []).append(_peer(first, level or FIRST))
         for count in dict.fromkeys((1, min(2, len(cores)))):
             with _on(cores[:count]):
                 for ends in (_one_by_one, _both):

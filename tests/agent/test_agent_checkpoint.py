@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from novacron.core.ids import CheckpointId, RestoreId, new_id
+from novacron.control import specs
+from novacron.core.ids import CheckpointId, RestoreId, VmId, new_id
 from novacron.migration.capture import Capture
 from novacron.protocol.checkpoint import (
     CheckpointOrder,
@@ -14,7 +15,8 @@ from novacron.protocol.checkpoint import (
     RestoreRef,
     RestoreReport,
 )
-from support.nodes import VM
+from novacron.protocol.node import VmCreate, VmReport
+from support.nodes import VM, spec
 
 
 async def made(nodes) -> CheckpointReport:
@@ -30,11 +32,40 @@ async def made(nodes) -> CheckpointReport:
             await asyncio.sleep(0.05)
 
 
-async def look(nodes, tag: str) -> dict:
-    async with nodes.console("a") as guest:
+async def restored(nodes, order: RestoreOrder) -> None:
+    await nodes.clients["a"].call("checkpoint.restore", order, RestoreReport)
+    async with asyncio.timeout(90):
+        while True:
+            ref = RestoreRef(order.restore_id)
+            report = await nodes.clients["a"].call("checkpoint.restore_report", ref, RestoreReport)
+            if report.state != "working":
+                break
+            await asyncio.sleep(0.05)
+    assert report.state == "done", report
+
+
+async def look(nodes, tag: str, vm_id: VmId = VM) -> dict:
+    async with nodes.console("a", vm_id) as guest:
         found = await guest.check(tag)
         assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
         return {**found, **await guest.wait_for("t")}
+
+
+@pytest.mark.xdist_group("qemu-1")
+async def test_a_real_guest_goes_on_beside_the_vm_that_was_made_of_its_checkpoint(nodes):
+    await nodes.boot("a")
+    checkpoint = await made(nodes)
+    later = await look(nodes, "later")
+    copy = VmId(new_id("vm"))
+    await nodes.clients["a"].call("vm.create", VmCreate(copy, specs.copied(spec(), "copy"), 1), VmReport)
+    await restored(nodes, RestoreOrder(RestoreId(new_id("restore")), checkpoint.checkpoint_id, copy, copies=True))
+    async with nodes.console("a", copy) as guest:
+        first = await guest.wait_for("t")
+    assert first["records"] < later["records"]
+    last = await look(nodes, "first")
+    beside = await look(nodes, "copy", copy)
+    assert last["kept"] == beside["kept"]  # neither has booted again
+    assert {vm.vm_id: vm.state for vm in (await nodes.describe("a")).vms} == {VM: "running", copy: "running"}
 
 
 @pytest.mark.xdist_group("qemu-1")
@@ -51,15 +82,7 @@ async def test_a_real_guest_comes_back_to_the_instant_of_its_checkpoint(nodes, m
     last = await look(nodes, "last")
 
     restore = RestoreOrder(RestoreId(new_id("restore")), first.checkpoint_id, VM, force=True)
-    await nodes.clients["a"].call("checkpoint.restore", restore, RestoreReport)
-    async with asyncio.timeout(90):
-        while True:
-            ref = RestoreRef(restore.restore_id)
-            report = await nodes.clients["a"].call("checkpoint.restore_report", ref, RestoreReport)
-            if report.state != "working":
-                break
-            await asyncio.sleep(0.05)
-    assert report.state == "done", report
+    await restored(nodes, restore)
     async with nodes.console("a") as guest:
         back = await guest.wait_for("t")
     assert before["records"] <= back["records"] < last["records"]

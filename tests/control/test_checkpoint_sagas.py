@@ -2,8 +2,10 @@
 
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
+from novacron.control import specs
 from novacron.control.checkpoint_workflows import CheckpointWorkflows
 from novacron.control.kinds import CHECKPOINTS, SCHEMA, VMS
 from novacron.core.clock import SystemClock
@@ -17,7 +19,8 @@ from novacron.protocol.vm import VmSpec
 from novacron.workflow.testing import Trial, fail_every_step, repeat_every_step
 
 CLOCK = SystemClock()
-VM, NODE, CHECKPOINT = VmId("vm-1"), NodeId("node-1"), CheckpointId("checkpoint-1")
+VM, COPY = VmId("vm-1"), VmId("vm-2")
+NODE, CHECKPOINT = NodeId("node-1"), CheckpointId("checkpoint-1")
 SPEC = VmSpec("demo", 1, 1 << 27)
 FACTS = CheckpointFacts(
     VM, SPEC, 1, running=True, created_at=1, downtime_ms=1, read_bytes=1, new_bytes=1, stored_bytes=1
@@ -30,7 +33,8 @@ class FakeNodes:
     def __init__(self, vm: str) -> None:
         self.vm = vm
         self.checkpoints: dict[str, int] = {}  # how often each was asked for
-        self.restores: set[str] = set()
+        self.restores: dict[str, str] = {}  # which VM each is of
+        self.made: dict[str, str] = {}  # VMs that are copies, and their states
 
     async def call(self, _node_id, method, request, _answer):
         return getattr(self, method.replace(".", "_"))(request)
@@ -38,8 +42,22 @@ class FakeNodes:
     def newest(self, report, _node_id):
         return report
 
-    def vm_report(self, _):
-        return VmReport(VM, 1, "owner", self.vm, SPEC)
+    def vm_report(self, ref):
+        return VmReport(ref.vm_id, 1, "owner", self.vm if ref.vm_id == VM else self.made[ref.vm_id], SPEC)
+
+    def vm_create(self, order):
+        self.made.setdefault(order.vm_id, "stopped")
+        return self.vm_report(order)
+
+    def vm_stop(self, order):
+        if order.vm_id not in self.made:
+            raise RemoteError("not here", code="vm_not_here", exit_code=3, http_status=404)
+        self.made[order.vm_id] = "stopped"
+        return self.vm_report(order)
+
+    def vm_delete(self, ref):
+        assert self.made.pop(ref.vm_id, "stopped") == "stopped"
+        return Nothing()
 
     def checkpoint_create(self, order):
         self.checkpoints[order.checkpoint_id] = self.checkpoints.get(order.checkpoint_id, 0) + 1
@@ -56,16 +74,19 @@ class FakeNodes:
 
     def checkpoint_restore(self, order):
         assert order.checkpoint_id in self.checkpoints
-        self.restores.add(order.restore_id)
+        assert order.copies == (order.vm_id == COPY)
+        self.restores[order.restore_id] = order.vm_id
         return RestoreReport(order.restore_id, "working")
 
     def checkpoint_restore_report(self, ref):
-        assert ref.restore_id in self.restores
-        self.vm = "running"
+        if (vm_id := self.restores[ref.restore_id]) == VM:
+            self.vm = "running"
+        else:
+            self.made[vm_id] = "running"
         return RestoreReport(ref.restore_id, "done")
 
     def checkpoint_restore_cancel(self, ref):
-        self.restores.discard(ref.restore_id)
+        self.restores.pop(ref.restore_id, None)
         return Nothing()
 
 
@@ -138,7 +159,7 @@ async def test_a_removal_that_fails_leaves_a_checkpoint_that_can_be_removed_agai
 
 async def test_whichever_step_of_a_restore_fails_before_the_vm_is_back_it_is_given_up(world):
     def check(step, nodes, left, vm):
-        assert (nodes.restores, left.state, left.problem.code) == (set(), "ready", "injected"), step
+        assert (nodes.restores, left.state, left.problem.code) == ({}, "ready", "injected"), step
         assert vm.state == "stopped"
 
     await fail_every_step(world(2, "restoring", check), CLOCK)
@@ -147,6 +168,54 @@ async def test_whichever_step_of_a_restore_fails_before_the_vm_is_back_it_is_giv
 async def test_whichever_step_of_a_restore_runs_twice_the_vm_is_back(world):
     def check(step, nodes, left, vm):
         assert (left.state, left.problem, vm.state) == ("ready", None, "running"), step
-        assert nodes.restores == {"restore-1"}
+        assert nodes.restores == {"restore-1": VM}
 
     await repeat_every_step(world(2, "restoring", check), CLOCK)
+
+
+@pytest.fixture
+def copy_world(tmp_path):
+    """A VM that runs, a checkpoint of it, and the job that makes another VM of that."""
+
+    def make(outcome):
+        @asynccontextmanager
+        async def fresh():
+            nodes = FakeNodes("running")
+            nodes.checkpoints = {CHECKPOINT: 1}
+            database = await Database.open(str(tmp_path / new_id("db")), SCHEMA)
+            checkpoint = Checkpoint(CHECKPOINT, VM, "demo", NODE, "restoring", facts=FACTS)
+            spec = specs.copied(SPEC, "copy")
+            for vm in (Vm(VM, "demo", SPEC, "running", 1, NODE), Vm(COPY, "copy", spec, "creating", 1, NODE)):
+                await database.write(lambda tx, vm=vm: VMS.put(tx, vm))
+            await database.write(lambda tx: CHECKPOINTS.put(tx, checkpoint, named=False))
+            workflow = CheckpointWorkflows(database, nodes, NoImages(), CLOCK).workflows()[3]
+            body = {"checkpoint_id": CHECKPOINT, "vm_id": COPY, "node_id": NODE, "restore_id": "restore-1"}
+            body |= {"force": False, "copies": True, "spec": msgspec.to_builtins(spec)}
+
+            async def check(step):
+                vms = await database.read(lambda tx: {vm.name: vm.state for vm in VMS.every(tx)})
+                left = await database.read(lambda tx: CHECKPOINTS.get(tx, CHECKPOINT).value)
+                outcome(step, nodes, left, vms)
+
+            yield Trial(database, workflow, body, check)
+            await database.close()
+
+        return fresh
+
+    return make
+
+
+async def test_whichever_step_of_a_copy_fails_nothing_of_it_is_left(copy_world):
+    def check(step, nodes, left, vms):
+        assert (nodes.made, nodes.restores, left.state, left.problem.code) == ({}, {}, "ready", "injected"), step
+        assert vms == {"demo": "running"}
+
+    await fail_every_step(copy_world(check), CLOCK)
+
+
+async def test_whichever_step_of_a_copy_runs_twice_there_is_one_beside_the_first(copy_world):
+    def check(step, nodes, left, vms):
+        assert (nodes.made, left.state, left.problem) == ({COPY: "running"}, "ready", None), step
+        assert vms == {"demo": "running", "copy": "running"}
+
+    await repeat_every_step(copy_world(check), CLOCK)

@@ -10,14 +10,14 @@ from novacron.agent.checkpoint_store import CheckpointStore
 from novacron.agent.restores import Restores
 from novacron.control.checkpoints import READY
 from novacron.control.kinds import CHECKPOINTS, VMS
-from novacron.core.errors import ConflictError, NovaCronError
+from novacron.core.errors import ConflictError, InvalidInputError, NovaCronError
 from novacron.hypervisor.driver import MachineState
 from novacron.migration.capture import Capture
 from novacron.migration.disk_capture import BITMAP
 from novacron.migration.errors import QemuFailedError
 from novacron.migration.revival import Revival
 from novacron.protocol.migration import MigrationPolicy
-from novacron.protocol.rest import CheckpointRequest, RestoreRequest, StopRequest
+from novacron.protocol.rest import CheckpointRequest, NicRequest, RestoreRequest, StopRequest
 from support.clusters import cluster, in_memory
 
 QUICK = MigrationPolicy(verify_window_ms=0)
@@ -347,3 +347,67 @@ async def test_a_repository_whose_key_is_lost_is_left_alone(tmp_path):
     with pytest.raises(NovaCronError, match="key file"):
         await again.repository()
     assert not (tmp_path / "key").exists()
+
+
+async def copied(a, checkpoint, name: str = "copy"):
+    """The job that made a new VM, ended."""
+    begun = await a.controller.checkpoints.restore(checkpoint.id, RestoreRequest(name=name))
+    return await a.job(begun.job_id)
+
+
+async def test_a_new_vm_of_a_checkpoint_goes_on_beside_the_first_with_an_identity_of_its_own(short_dir):
+    async with cluster("site-a", short_dir, in_memory()) as a:
+        first = await a.boot_small(nics=(NicRequest(),))
+        checkpoint = await made(a)
+        later = await until_later(a, (await look(a))["t"] + 20)
+        job = await copied(a, checkpoint)
+        assert job.state == "done", job
+        copy = await a.until(VMS, "copy", lambda found: found.state == "running")
+        assert copy.id != first.id
+        assert copy.spec.nics[0].mac != first.spec.nics[0].mac
+        assert (copy.spec.memory_bytes, copy.owner_epoch) == (first.spec.memory_bytes, 1)
+        async with a.console("copy") as guest:
+            assert (await guest.wait_for("t"))["t"] < later["t"]
+        for name in ("demo", "copy"):
+            await look(a, name)
+        assert (await machine_of(a, "copy")).disks != (await machine_of(a)).disks
+        await nothing_is_left(a)
+
+
+async def test_of_a_vm_that_is_deleted_new_ones_can_be_made_and_each_name_once(short_dir):
+    async with with_vm(short_dir) as a:
+        checkpoint = await made(a)
+        with pytest.raises(NovaCronError, match="demo"):
+            await copied(a, checkpoint, "demo")
+        with pytest.raises(InvalidInputError, match="--force"):
+            await a.controller.checkpoints.restore(checkpoint.id, RestoreRequest(force=True, name="copy"))
+        assert (await a.job(await a.controller.vms.delete("demo", force=True))).state == "done"
+        assert (await copied(a, checkpoint)).state == "done"
+        await look(a, "copy")
+
+
+async def test_a_new_vm_with_a_card_on_a_bridge_comes_paused(short_dir):
+    async with cluster("site-a", short_dir, in_memory()) as a:
+        await a.boot_small(nics=(NicRequest("tap", "br0"),))
+        assert (await copied(a, await made(a))).state == "done"
+        await a.until(VMS, "copy", lambda found: found.state == "paused")
+        await a.controller.vms.resume("copy")
+        await look(a, "copy")
+
+
+@pytest.mark.parametrize("broken", ["memory", "disks", "load"])
+async def test_of_a_new_vm_that_breaks_nothing_is_left(short_dir, monkeypatch, broken):
+    async with with_vm(short_dir) as a:
+        checkpoint = await made(a)
+
+        async def breaks(*_):
+            raise QemuFailedError("on purpose")
+
+        monkeypatch.setattr(Revival, broken, breaks)
+        job = await copied(a, checkpoint)
+        assert (job.state, job.problem.cause) == ("failed", "on purpose")
+        assert await a.database.read(lambda tx: [vm.name for vm in VMS.every(tx)]) == ["demo"]
+        agent = a.agents["node-1"][0]
+        assert len(agent._driver.vms()) == len(agent._journal.vms()) == 1
+        await look(a)
+        await nothing_is_left(a)

@@ -140,9 +140,9 @@ class Nodes:
             await guest.wait_for("t")
 
     @asynccontextmanager
-    async def console(self, name: str):
+    async def console(self, name: str, vm_id: VmId = VM):
         """The guest's console through the agent."""
-        async with self.clients[name].duplex("vm.console", VmRef(VM)) as both:
+        async with self.clients[name].duplex("vm.console", VmRef(vm_id)) as both:
             reader = asyncio.StreamReader()
 
             class Writer:

@@ -163,7 +163,7 @@ class Restores:
                 )
             revival = Revival(repository, manifest, self._clock, work.wrote)
             machine = await self._revive(revival, order, facts, work)
-            note = _Note(order.vm_id, machine.instance, facts.running)
+            note = _Note(order.vm_id, machine.instance, facts.running and not order.paused)
             await through(asyncio.create_task(self._take_its_place(order.restore_id, note)))
         await self._vms.publish(order.vm_id)
 
@@ -175,13 +175,14 @@ class Restores:
                 f"this node has no checkpoint {order.checkpoint_id}", next_command="novacron vm checkpoint list"
             ) from None
         facts = facts_of(manifest)
-        if facts.vm_id != order.vm_id:
+        if facts.vm_id != order.vm_id and not order.copies:
             raise CheckpointUnknownError(f"checkpoint {order.checkpoint_id} is not one of VM {order.vm_id}")
         return manifest, facts
 
     async def _revive(self, revival: Revival, order: RestoreOrder, facts: CheckpointFacts, work: _Work) -> Machine:
         """A new instance beside whatever there is, its guest ready to run; when it breaks, nothing of it is left."""
-        spec = msgspec.structs.replace(facts.spec, name=self._driver.spec(order.vm_id).name)
+        own = self._driver.spec(order.vm_id)
+        spec = own if order.copies else msgspec.structs.replace(facts.spec, name=own.name)
         ram = self._driver.ram_file(order.vm_id, order.restore_id)
         machine: Machine | None = None
         try:

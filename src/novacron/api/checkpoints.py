@@ -53,7 +53,7 @@ async def cancel_checkpoint(request: Asked, controller: ServedController, checkp
 async def restore_checkpoint(
     request: Asked, controller: ServedController, checkpoint: Named, data: JSONBody[RestoreRequest]
 ) -> Answer:
-    """In place: what the VM has done since is lost. The job at ``Location`` does it."""
+    """In place: what the VM has done since is lost; or as a new VM beside it. The job at ``Location`` does it."""
     await check_version(request, controller, CHECKPOINTS, checkpoint)
     begun = await controller.checkpoints.restore(checkpoint, data)
     return await one(controller, CHECKPOINTS, begun.id, status=ACCEPTED, location=f"{API}/jobs/{begun.job_id}")

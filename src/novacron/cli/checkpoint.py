@@ -104,13 +104,19 @@ def cancel(session: Session, checkpoint: str) -> None:
 @group.command("restore")
 @click.argument("checkpoint")
 @click.option("--force", is_flag=True, help="End the VM if it runs: what it has done since is lost.")
+@click.option("--as", "name", default="", metavar="NAME", help="As a new VM of that name; the VM itself is left alone.")
 @click.option("--no-wait", is_flag=True, help="Return once the work has begun.")
 @in_session
-def restore(session: Session, checkpoint: str, *, force: bool, no_wait: bool) -> None:
-    """Bring a VM back as a checkpoint has it: it goes on from that instant. If that fails, it is as it was before."""
+def restore(session: Session, checkpoint: str, *, force: bool, name: str, no_wait: bool) -> None:
+    """Bring a VM back as a checkpoint has it: it goes on from that instant. If that fails, it is as it was before.
+
+    A new VM has disks and addresses of its own. Its guest learns them when it boots; until then it takes itself for
+    the one that it was, so with a card on a bridge it comes paused.
+    """
     path = at(CHECKPOINTS, checkpoint, "restore")
-    begun = session.client.post(path, Checkpoint, RestoreRequest(force))
-    _tell_begun(session, begun, f"VM {begun.value.vm_name} is being restored", wait=not no_wait)
+    begun = session.client.post(path, Checkpoint, RestoreRequest(force, name))
+    what = f"VM {name} is being made of {checkpoint}" if name else f"VM {begun.value.vm_name} is being restored"
+    _tell_begun(session, begun, what, wait=not no_wait)
 
 
 @group.command("delete")

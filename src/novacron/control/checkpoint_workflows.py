@@ -8,6 +8,7 @@ from novacron.control import specs
 from novacron.control.checkpoints import READY
 from novacron.control.kinds import CHECKPOINTS, VMS
 from novacron.control.nodes import Nodes
+from novacron.control.vm_workflows import GONE
 from novacron.core.clock import Clock
 from novacron.core.errors import InternalError, RemoteError
 from novacron.core.ids import CheckpointId, NodeId, RestoreId, VmId
@@ -23,8 +24,9 @@ from novacron.protocol.checkpoint import (
     RestoreReport,
     WorkProgress,
 )
-from novacron.protocol.node import Nothing, VmRef, VmReport
+from novacron.protocol.node import Nothing, VmCreate, VmRef, VmReport, VmStop
 from novacron.protocol.resources import Checkpoint, Image, Problem
+from novacron.protocol.vm import VmSpec
 from novacron.workflow.definition import Irreversible, Step, StepContext, Workflow
 
 LOOK_EVERY_S: Final = 0.3
@@ -40,7 +42,7 @@ class Supplies(Protocol):
 
 
 class CheckpointWorkflows:
-    """``checkpoint.create``, ``checkpoint.delete`` and ``checkpoint.restore``."""
+    """``checkpoint.create``, ``checkpoint.delete``, ``checkpoint.restore`` and ``checkpoint.copy``."""
 
     def __init__(self, database: Database, nodes: Nodes, supplies: Supplies, clock: Clock) -> None:
         self._database = database
@@ -49,7 +51,7 @@ class CheckpointWorkflows:
         self._clock = clock
 
     def workflows(self) -> tuple[Workflow, ...]:
-        """All three, with their steps in order."""
+        """All four, with their steps in order."""
         looks = Irreversible("it only looks")
         create = (
             Step("reserve", self._reserve, undo=self._forget),
@@ -67,10 +69,17 @@ class CheckpointWorkflows:
             Step("watch", self._watch, undo=looks, point_of_no_return=True, attempts=PATIENCE),
             Step("settle", self._settle, undo=Irreversible("the VM is what it was at the checkpoint")),
         )
+        copy = (
+            Step("name", self._name, undo=self._forget_vm),
+            restore[0],
+            Step("make", self._make, undo=self._unmake),
+            *restore[1:],
+        )
         return (
             Workflow("checkpoint.create", create),
             Workflow("checkpoint.delete", delete),
             Workflow("checkpoint.restore", restore),
+            Workflow("checkpoint.copy", copy),
         )
 
     async def _reserve(self, _: StepContext) -> None:
@@ -119,9 +128,42 @@ class CheckpointWorkflows:
             images = await self._database.read(lambda tx: specs.images_of(tx, spec, disks=False))
             await self._supplies.supply(_node(context), images)
 
+    async def _name(self, _: StepContext) -> None:
+        """The new VM's record was put down with the job; here is its undo."""
+
+    async def _forget_vm(self, context: StepContext) -> None:
+        def forget(tx: Transaction) -> None:
+            if VMS.find(tx, context.input["vm_id"]) is not None:
+                VMS.delete(tx, context.input["vm_id"])
+            self._put_free(tx, context)
+
+        await context.commit(forget)
+
+    async def _make(self, context: StepContext) -> None:
+        """A VM that is off, whose disks are empty: the restore fills it."""
+        order = VmCreate(VmId(context.input["vm_id"]), _spec(context), epoch=1)
+        await self._nodes.call(_node(context), "vm.create", order, VmReport)
+
+    async def _unmake(self, context: StepContext) -> None:
+        vm_id = VmId(context.input["vm_id"])
+        try:
+            await self._nodes.call(_node(context), "vm.stop", VmStop(vm_id, force=True), VmReport)
+        except RemoteError as error:
+            if error.code not in GONE:
+                raise
+        await self._nodes.call(_node(context), "vm.delete", VmRef(vm_id), Nothing)
+
     async def _restore(self, context: StepContext) -> None:
         given = context.input
-        order = RestoreOrder(_restore_id(context), _checkpoint(context), VmId(given["vm_id"]), given["force"])
+        copies = given.get("copies", False)
+        order = RestoreOrder(
+            _restore_id(context),
+            _checkpoint(context),
+            VmId(given["vm_id"]),
+            force=given["force"],
+            copies=copies,
+            paused=copies and _is_on_a_bridge(_spec(context)),
+        )
         await self._nodes.call(_node(context), "checkpoint.restore", order, RestoreReport)
 
     async def _cancel_restore(self, context: StepContext) -> None:
@@ -194,6 +236,15 @@ def _checkpoint(context: StepContext) -> CheckpointId:
 
 def _restore_id(context: StepContext) -> RestoreId:
     return RestoreId(context.input["restore_id"])
+
+
+def _spec(context: StepContext) -> VmSpec:
+    return msgspec.convert(context.input["spec"], VmSpec)
+
+
+def _is_on_a_bridge(spec: VmSpec) -> bool:
+    """The guest knows its old address still, until it boots: beside the VM that it was, it must not just go on."""
+    return any(nic.mode == "tap" for nic in spec.nics)
 
 
 def _node(context: StepContext) -> NodeId:

@@ -1,11 +1,16 @@
 """Checkpoints of this cluster's VMs: what people may ask of them. The nodes have them, in repositories of their own."""
 
+from collections.abc import Callable
+from typing import Final
+
 import msgspec
 
+from novacron.control import specs
+from novacron.control.errors import NodeDrainedError
 from novacron.control.kinds import CHECKPOINTS, NODES, VMS
 from novacron.core.clock import Clock
-from novacron.core.errors import ConflictError
-from novacron.core.ids import CheckpointId, NodeId, RestoreId, new_id
+from novacron.core.errors import ConflictError, InvalidInputError
+from novacron.core.ids import CheckpointId, NodeId, RestoreId, VmId, check_name, new_id
 from novacron.database.database import Database, Transaction
 from novacron.protocol.resources import Checkpoint, Vm
 from novacron.protocol.rest import CheckpointRequest, RestoreRequest
@@ -14,6 +19,7 @@ from novacron.workflow.definition import Json
 from novacron.workflow.runner import WorkflowRunner
 
 CREATING, READY, RESTORING, DELETING = "creating", "ready", "restoring", "deleting"  # states of a checkpoint
+HELP: Final = "novacron vm checkpoint restore --help"
 HAS_MEMORY = frozenset({"running", "paused"})
 
 
@@ -62,7 +68,9 @@ class Checkpoints:
         return await self._begin(reference, DELETING, "checkpoint.delete", {})
 
     async def restore(self, reference: str, request: RestoreRequest) -> Checkpoint:
-        """Bring its VM back, by a job; raises ConflictError."""
+        """Bring its VM back, by a job, or make another one of it; raises ConflictError, InvalidInputError."""
+        if request.name:
+            return await self._copy(reference, request)
 
         def look(tx: Transaction) -> Json:
             checkpoint = CHECKPOINTS.get(tx, reference).value
@@ -73,7 +81,37 @@ class Checkpoints:
         body = await self._database.read(look)
         return await self._begin(reference, RESTORING, "checkpoint.restore", body)
 
-    async def _begin(self, reference: str, state: str, workflow: str, more: Json) -> Checkpoint:
+    async def _copy(self, reference: str, request: RestoreRequest) -> Checkpoint:
+        """A new VM; what became of the one that the checkpoint is of does not matter."""
+        check_name(request.name, "VM")
+        if request.force:
+            raise InvalidInputError("a new VM ends no other one: leave --force out", next_command=HELP)
+        vm_id, now = VmId(new_id("vm")), self._clock.now()
+
+        def look(tx: Transaction) -> Vm:
+            checkpoint = CHECKPOINTS.get(tx, reference).value
+            _check_open(tx, checkpoint)
+            if checkpoint.facts is None:
+                raise ConflictError(
+                    f"checkpoint {checkpoint.id} is {checkpoint.state}",
+                    next_command=f"novacron vm checkpoint watch {checkpoint.id}",
+                )
+            spec = specs.copied(checkpoint.facts.spec, request.name)
+            return Vm(vm_id, spec.name, spec, "creating", 1, checkpoint.node_id, created_at=now)
+
+        vm = await self._database.read(look)
+        body: Json = {"vm_id": vm.id, "restore_id": RestoreId(new_id("restore")), "force": False}
+        body |= {"copies": True, "spec": msgspec.to_builtins(vm.spec)}
+        return await self._begin(reference, RESTORING, "checkpoint.copy", body, lambda tx: VMS.put(tx, vm))
+
+    async def _begin(
+        self,
+        reference: str,
+        state: str,
+        workflow: str,
+        more: Json,
+        also: Callable[[Transaction], object] = lambda _: None,
+    ) -> Checkpoint:
         job_id = new_id("job")
 
         def put(tx: Transaction) -> Checkpoint:
@@ -82,6 +120,7 @@ class Checkpoints:
                 raise ConflictError(
                     f"checkpoint {known.id} is {known.state}", next_command=f"novacron job show {known.job_id}"
                 )
+            also(tx)
             begun = msgspec.structs.replace(known, state=state, job_id=job_id, problem=None)
             CHECKPOINTS.put(tx, begun, named=False)
             body = {"checkpoint_id": known.id, "node_id": known.node_id, **more}
@@ -107,6 +146,16 @@ def _node_with_memory(vm: Vm) -> NodeId:
             next_command=f"novacron vm start {vm.name}",
         )
     return vm.node_id
+
+
+def _check_open(tx: Transaction, checkpoint: Checkpoint) -> None:
+    """A node that is drained takes no VM; raises NodeDrainedError."""
+    node = NODES.get(tx, checkpoint.node_id).value
+    if node.drain:
+        raise NodeDrainedError(
+            f"node {node.name}, at which checkpoint {checkpoint.id} lies, is {node.drain}",
+            next_command=f"novacron node undrain {node.name}",
+        )
 
 
 def _check_restorable(tx: Transaction, checkpoint: Checkpoint, vm: Vm, *, force: bool) -> None:

@@ -57,6 +57,16 @@ def resized(spec: VmSpec, request: ResizeRequest) -> VmSpec:
     )
 
 
+def copied(spec: VmSpec, name: str) -> VmSpec:
+    """The same machine as a VM of its own: its disks are made from no image, and its cards have new addresses."""
+    return msgspec.structs.replace(
+        spec,
+        name=name,
+        disks=tuple(msgspec.structs.replace(disk, image=None) for disk in spec.disks),
+        nics=tuple(msgspec.structs.replace(nic, mac=_new_mac()) for nic in spec.nics),
+    )
+
+
 def images_of(tx: Transaction, spec: VmSpec, *, disks: bool) -> list[Image]:
     """What the node needs to start it (kernel, initrd), and with ``disks`` what its disks are made from."""
     wanted = [spec.boot.kernel, spec.boot.initrd] if spec.boot is not None else []
@@ -88,7 +98,11 @@ def _disk(tx: Transaction, number: int, request: DiskRequest) -> DiskSpec:
 
 
 def _nic(number: int, request: NicRequest) -> NicSpec:
-    mac = request.mac or f"52:54:00:{secrets.randbits(24).to_bytes(3, 'big').hex(':')}"
+    mac = request.mac or _new_mac()
     if request.mode == "tap" and not request.bridge:
         raise InvalidInputError("a tap needs the name of a bridge: --nic tap:br0")
     return NicSpec(f"nic{number}", mac, request.mode, request.bridge)
+
+
+def _new_mac() -> str:
+    return f"52:54:00:{secrets.randbits(24).to_bytes(3, 'big').hex(':')}"

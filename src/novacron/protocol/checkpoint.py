@@ -62,12 +62,17 @@ class CheckpointReport(Struct, frozen=True):
 
 
 class RestoreOrder(Struct, frozen=True):
-    """Bring a VM back as a checkpoint has it; asking twice is harmless. ``force`` ends the VM when it runs."""
+    """Bring a VM back as a checkpoint has it; asking twice is harmless. ``force`` ends the VM when it runs.
+
+    ``copies``: the checkpoint is of another VM, of which this one is a copy with an identity of its own.
+    """
 
     restore_id: RestoreId
     checkpoint_id: CheckpointId
     vm_id: VmId
     force: bool = False
+    copies: bool = False
+    paused: bool = False  # it stays so, also where the guest ran
 
 
 class RestoreRef(Struct, frozen=True):

@@ -72,9 +72,10 @@ class CheckpointRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RestoreRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """``force``: the VM is ended if it runs."""
+    """``force``: the VM is ended if it runs. ``name``: as a new VM of that name; the VM itself is left alone."""
 
     force: bool = False
+    name: Annotated[str, Meta(max_length=63)] = ""
 
 
 class TakeOverRequest(Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,7 +5,8 @@ namespace novacron {
 BlockEncoder::BlockEncoder(uint64_t blocks, const Key& key, bool fresh)
     : key_(key), index_(blocks, fresh) {}
 
-void BlockEncoder::encode(uint64_t first, size_t count, const uint8_t* data, Encoded& out) {
+void BlockEncoder::encode(const std::vector<uint32_t>& numbers, const uint8_t* data, Encoded& out) {
+    const size_t count = numbers.size();
     std::vector<const uint8_t*> filled;
     for (size_t i = 0; i < count; ++i)
         if (const uint8_t* block = data + i * kPageBytes; !is_zero(block)) filled.push_back(block);
@@ -16,7 +17,7 @@ void BlockEncoder::encode(uint64_t first, size_t count, const uint8_t* data, Enc
     size_t next = 0;
     for (size_t i = 0; i < count; ++i) {
         const uint8_t* block = data + i * kPageBytes;
-        const auto number = static_cast<uint32_t>(first + i);
+        const uint32_t number = numbers[i];
         const bool zero = next == filled.size() || filled[next] != block;
         const Digest digest = zero ? Digest{} : digests[next++];
         if (index_.of(number) == digest) {

@@ -10,8 +10,8 @@ class BlockEncoder {
     // `fresh`: the other side's disk reads as zeros everywhere; otherwise nothing is known of it.
     BlockEncoder(uint64_t blocks, const Key& key, bool fresh);
 
-    // `count` consecutive blocks from `first` on, with their data.
-    void encode(uint64_t first, size_t count, const uint8_t* data, Encoded& out);
+    // Blocks `numbers`, each once, with their data one after the other.
+    void encode(const std::vector<uint32_t>& numbers, const uint8_t* data, Encoded& out);
 
     const BlockIndex& index() const { return index_; }
     void adopt(const Digest* digests, size_t count) { index_.adopt(digests, count); }

@@ -1,6 +1,7 @@
 // Bindings: buffers in, bytes out, the GIL released while pages are worked on.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -96,11 +97,18 @@ class PyBlockEncoder {
   public:
     PyBlockEncoder(uint64_t blocks, nb::bytes key, bool fresh) : encoder_(blocks, make_key(key), fresh) {}
 
-    nb::tuple encode(uint64_t first, nb::handle data) {
+    // Runs of blocks (first, count), with their data one after the other.
+    nb::tuple encode(const std::vector<std::pair<uint64_t, uint64_t>>& runs, nb::handle data) {
         const Buffer d(data, false);
-        const uint64_t count = d.pages();
-        check(first, count);
-        return encoded_as_tuple(count, [&](Encoded& out) { encoder_.encode(first, count, d.data(), out); });
+        std::vector<uint32_t> numbers;
+        numbers.reserve(d.pages());
+        for (const auto& [first, count] : runs) {
+            check(first, count);
+            if (count > d.pages() - numbers.size()) throw nb::value_error("data for each block");
+            for (uint64_t i = 0; i < count; ++i) numbers.push_back(static_cast<uint32_t>(first + i));
+        }
+        if (numbers.size() != d.pages()) throw nb::value_error("data for each block");
+        return encoded_as_tuple(numbers.size(), [&](Encoded& out) { encoder_.encode(numbers, d.data(), out); });
     }
 
     void adopt(nb::bytes digests) {

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from content import reference
+from content.on_disk import write_all
 from novacron.content.batch import pack_batch, unpack_batch
-from novacron.content.blocks import BlockEncoder, decode_blocks
+from novacron.content.blocks import BlockEncoder
 from novacron.content.codec import decode, encode
 from novacron.content.digest import digest_blocks
 from novacron.content.encoded import Encoded
@@ -135,10 +136,10 @@ def test_a_disk_that_says_what_it_holds_is_sent_the_rest(held, fresh):
     there = bytearray(b"".join(content or bytes(PAGE_BYTES) for content in held))
     here = b"".join(content or bytes(PAGE_BYTES) for content in fresh)
     index = BlockEncoder(len(there), KEY, fresh=True)
-    index.encode(0, there)
+    index.encode([(0, len(there))], there)
     encoder = BlockEncoder(len(there), KEY, fresh=False)
     encoder.adopt(index.digests())
-    told = encoder.encode(0, here)
+    told = encoder.encode([(0, len(here))], here)
     equal = sum(here[at : at + PAGE_BYTES] == there[at : at + PAGE_BYTES] for at in range(0, len(here), PAGE_BYTES))
     write_all(there, told)
     assert there == here
@@ -165,7 +166,9 @@ def test_pages_that_a_disk_over_there_holds_are_told_by_its_blocks(rounds):
     encoder.look_into(blocks)
     for writes, batch in rounds:
         for disk, block, content in writes:
-            write_all(disks[disk], blocks[disk].encode(block * PAGE_BYTES, content or bytes(PAGE_BYTES)))
+            write_all(
+                disks[disk], blocks[disk].encode([(block * PAGE_BYTES, PAGE_BYTES)], content or bytes(PAGE_BYTES))
+            )
         told = unpack_batch(pack_batch(encoded(encoder, batch), level=1).body)
         apply_pages(ram, told, referred(told, disks))
         reference.apply(model, told.ops, told.literals, told.deltas, disks)
@@ -174,13 +177,13 @@ def test_pages_that_a_disk_over_there_holds_are_told_by_its_blocks(rounds):
 
 def test_a_block_is_told_when_no_page_is_equal_and_only_while_it_is_there():
     disk = BlockEncoder(4 * PAGE_BYTES, KEY, fresh=True)
-    disk.encode(PAGE_BYTES, noise(1) + noise(2))
+    disk.encode([(PAGE_BYTES, 2 * PAGE_BYTES)], noise(1) + noise(2))
     encoder = PageEncoder(bytearray(8 * PAGE_BYTES), KEY)
     encoder.look_into([disk])
     told = encoded(encoder, [(0, noise(1)), (1, noise(2)), (2, noise(1))])
     assert (told.counts[BLOCKS], told.counts[COPIES], told.literals) == (2, 1, b"")
     assert block_runs(told, 8) == [(0, 1, 2)]
-    disk.encode(PAGE_BYTES, noise(3))
+    disk.encode([(PAGE_BYTES, PAGE_BYTES)], noise(3))
     told = encoded(encoder, [(0, None), (2, None), (1, noise(1)), (3, noise(3))])
     assert (told.counts[BLOCKS], told.counts[LITERALS]) == (1, 1)
 
@@ -266,12 +269,6 @@ def test_every_way_of_being_malformed_is_refused(told):
         apply_pages(bytearray(4 * PAGE_BYTES), told)
 
 
-def write_all(disk: bytearray, told: Encoded) -> None:
-    for offset, content in decode_blocks(told, len(disk), lambda at, length: bytes(disk[at : at + length])):
-        data = bytes(content) if isinstance(content, int) else content
-        disk[offset : offset + len(data)] = data
-
-
 @given(writes=st.lists(st.tuples(st.integers(0, PAGES - 1), st.lists(CONTENT, min_size=1, max_size=6)), max_size=8))
 @settings(max_examples=200, deadline=None)
 def test_blocks_of_a_disk_arrive_as_they_were(writes):
@@ -281,17 +278,37 @@ def test_blocks_of_a_disk_arrive_as_they_were(writes):
         contents = contents[: PAGES - first]  # noqa: PLW2901 - what lies on the disk
         data = b"".join(content or bytes(PAGE_BYTES) for content in contents)
         here[first * PAGE_BYTES : first * PAGE_BYTES + len(data)] = data
-        told = encoder.encode(first * PAGE_BYTES, data)
+        told = encoder.encode([(first * PAGE_BYTES, len(data))], data)
         write_all(there, unpack_batch(pack_batch(told, level=1).body))
         assert sum(told.counts) == len(contents)
     assert there == here
 
 
+@given(here=st.lists(CONTENT, min_size=PAGES, max_size=PAGES), marked=st.sets(st.integers(0, PAGES - 1)))
+@settings(max_examples=100, deadline=None)
+def test_runs_of_blocks_that_lie_apart_go_together(here, marked):
+    there = bytearray(PAGES * PAGE_BYTES)
+    numbers = sorted(marked)
+    data = b"".join(here[number] or bytes(PAGE_BYTES) for number in numbers)
+    runs = [(number * PAGE_BYTES, PAGE_BYTES) for number in numbers]
+    told = BlockEncoder(len(there), KEY, fresh=True).encode(runs, data)
+    write_all(there, told)
+    for number in range(PAGES):
+        wanted = here[number] if number in marked else None
+        assert there[number * PAGE_BYTES : (number + 1) * PAGE_BYTES] == (wanted or bytes(PAGE_BYTES))
+
+
+@pytest.mark.parametrize("runs", [[(0, PAGE_BYTES)], [(0, 3 * PAGE_BYTES)], [(PAGES * PAGE_BYTES, 2 * PAGE_BYTES)]])
+def test_runs_that_are_not_the_datas_are_refused(runs):
+    with pytest.raises(ValueError, match="block"):
+        BlockEncoder(PAGES * PAGE_BYTES, KEY, fresh=True).encode(runs, bytes(2 * PAGE_BYTES))
+
+
 def test_zeros_on_a_disk_that_is_not_fresh_are_told():
     there = bytearray(noise(1))
-    write_all(there, BlockEncoder(PAGE_BYTES, KEY, fresh=False).encode(0, bytes(PAGE_BYTES)))
+    write_all(there, BlockEncoder(PAGE_BYTES, KEY, fresh=False).encode([(0, PAGE_BYTES)], bytes(PAGE_BYTES)))
     assert there == bytes(PAGE_BYTES)
-    assert BlockEncoder(PAGE_BYTES, KEY, fresh=True).encode(0, bytes(PAGE_BYTES)).ops == b""
+    assert BlockEncoder(PAGE_BYTES, KEY, fresh=True).encode([(0, PAGE_BYTES)], bytes(PAGE_BYTES)).ops == b""
 
 
 @pytest.mark.parametrize(

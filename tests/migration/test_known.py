@@ -2,7 +2,8 @@
 
 from hypothesis import given, settings, strategies as st
 
-from novacron.content.blocks import BlockEncoder, decode_blocks
+from content.on_disk import write_all
+from novacron.content.blocks import BlockEncoder
 from novacron.content.pages import NO_DATA, PageEncoder, apply_pages, block_runs
 from novacron.core.units import PAGE_BYTES
 from novacron.hypervisor.nbd.messages import DIRTY, Extent
@@ -23,9 +24,7 @@ def write(disk: bytearray, writes) -> list[Extent]:
 def send(encoder: BlockEncoder, extents: list[Extent], here: bytearray, there: bytearray) -> None:
     for extent in extents:
         piece = bytes(here[extent.offset : extent.offset + extent.length])
-        encoded = encoder.encode(extent.offset, piece)
-        for offset, what in decode_blocks(encoded, len(there), lambda at, length: bytes(there[at : at + length])):
-            there[offset : offset + PAGE_BYTES] = bytes(PAGE_BYTES) if isinstance(what, int) else what
+        write_all(there, encoder.encode([(extent.offset, extent.length)], piece))
 
 
 @given(
@@ -49,7 +48,7 @@ def test_what_stands_is_learnt_and_what_was_written_meanwhile_is_sent(
     first_half = while_it_was_read[: len(while_it_was_read) // 2]
     write(here, first_half)
     index = BlockEncoder(len(here), KEY, fresh=True)
-    index.encode(0, bytes(here))
+    index.encode([(0, len(here))], bytes(here))
     later += write(here, while_it_was_read)
     encoder.learn(except_for(index.digests(), later))
     send(encoder, later, here, there)
@@ -74,7 +73,7 @@ def _places(memory):
 def test_a_disk_that_stood_still_needs_no_page_of_it_sent():
     disk = b"".join(bytes([kind]) * PAGE_BYTES for kind in range(1, BLOCKS + 1))
     index = BlockEncoder(len(disk), KEY, fresh=True)
-    index.encode(0, disk)
+    index.encode([(0, len(disk))], disk)
     encoder = BlockEncoder(len(disk), KEY, fresh=False)
     encoder.learn(except_for(index.digests(), [Extent(0, PAGE_BYTES, DIRTY)]))
     pages = PageEncoder(bytearray(len(disk)), KEY)

@@ -1,6 +1,7 @@
 """Disk blocks of 4 KiB: zero, copy of a block that the same disk has, or literal."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from typing_extensions import Buffer
@@ -16,7 +17,16 @@ MAX_OP_BLOCKS: Final = 4096  # of a copy or a literal: 16 MiB
 
 UNKNOWN: Final = b"\xff" * DIGEST_BYTES  # a block of which nothing is known
 
-Write = tuple[int, bytes | int]
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """``length`` bytes that the disk holds from ``source`` on, once all that comes before is written."""
+
+    source: int
+    length: int
+
+
+Write = tuple[int, bytes | int | Copy]
 
 
 class BlockEncoder:
@@ -28,9 +38,13 @@ class BlockEncoder:
     def __init__(self, size_bytes: int, key: bytes, *, fresh: bool) -> None:
         self.kernel = _kernels.BlockEncoder(size_bytes // PAGE_BYTES, key, fresh)
 
-    def encode(self, offset: int, data: Buffer) -> Encoded:
-        """Consecutive blocks from byte ``offset`` on; raises ValueError outside of the disk."""
-        return Encoded(*self.kernel.encode(offset // PAGE_BYTES, data))
+    def encode(self, runs: Sequence[tuple[int, int]], data: Buffer) -> Encoded:
+        """Runs (byte offset, length) of blocks, each block once; ``data`` holds them one after the other.
+
+        Raises ValueError outside of the disk, or when the data are not theirs.
+        """
+        blocks = [(offset // PAGE_BYTES, length // PAGE_BYTES) for offset, length in runs]
+        return Encoded(*self.kernel.encode(blocks, data))
 
     def adopt(self, digests: bytes) -> None:
         """The other side holds blocks of these digests (16 bytes each, from block 0 on); raises ValueError."""
@@ -50,11 +64,10 @@ class BlockEncoder:
         return [(first * PAGE_BYTES, count * PAGE_BYTES) for first, count in runs]
 
 
-def decode_blocks(encoded: Encoded, size_bytes: int, read: Callable[[int, int], bytes]) -> Iterator[Write]:
-    """What must be written, in order: (byte offset, data), or (byte offset, number of zero bytes).
+def decode_blocks(encoded: Encoded, size_bytes: int) -> Iterator[Write]:
+    """What must be written, in order: (byte offset, data), (byte offset, number of zero bytes), (byte offset, copy).
 
-    ``read(offset, length)`` gives what the disk holds, earlier writes of this iteration included. Raises
-    MalformedContentError.
+    Raises MalformedContentError.
     """
     try:
         ops = _kernels.read_ops(encoded.ops, size_bytes // PAGE_BYTES)
@@ -69,7 +82,7 @@ def decode_blocks(encoded: Encoded, size_bytes: int, read: Callable[[int, int], 
         if kind in {_DELTA, _BLOCK} or count > MAX_OP_BLOCKS:
             raise MalformedContentError("a batch of blocks holds an operation that blocks do not have")
         if kind == _COPY:
-            yield from _copy(offset, source * PAGE_BYTES, length, read)
+            yield from _copy(offset, source * PAGE_BYTES, length)
             continue
         if at + length > len(encoded.literals):
             raise MalformedContentError("a batch of blocks ends too early")
@@ -79,8 +92,8 @@ def decode_blocks(encoded: Encoded, size_bytes: int, read: Callable[[int, int], 
         raise MalformedContentError("a batch of blocks holds bytes that no operation takes")
 
 
-def _copy(offset: int, source: int, length: int, read: Callable[[int, int], bytes]) -> Iterator[Write]:
+def _copy(offset: int, source: int, length: int) -> Iterator[Write]:
     """Block by block where source and target overlap: a copied block may be the source of the next."""
     step = PAGE_BYTES if abs(source - offset) < length else length
     for at in range(0, length, step):
-        yield offset + at, read(source + at, step)
+        yield offset + at, Copy(source + at, step)

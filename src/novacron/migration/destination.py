@@ -55,6 +55,7 @@ from novacron.wire.channel import ParallelChannel
 LOAD_TIMEOUT_S: Final = 30.0
 SAVE_TIMEOUT_S: Final = 5.0
 CHECKPOINT_EVERY_S: Final = 20.0
+WRITE_BACK_EVERY_S: Final = 1.0
 log = structlog.get_logger()
 _MESSAGE: Final = struct.Struct(">HH")  # of QEMU's return path: type, length of what follows
 _SHUT: Final = 1
@@ -105,9 +106,11 @@ class Destination:
         self._run = run
         self._checkpoint = checkpoint
         self._verify = verify
+        self._clients = AsyncExitStack()  # of its disks
         self._flushing: asyncio.Task[None] | None = None
         self._flush_asked = asyncio.Event()
         self._is_ready = False
+        self._disks_free = asyncio.Event()
 
     async def run(self) -> None:
         """Receive until the guest runs and was looked at; raises what went wrong.
@@ -116,9 +119,13 @@ class Destination:
         """
         try:
             offer = await self._agree()
-            async with self._parts(offer) as (ram, disks), beside(self._checkpoints(ram, disks)):
+            async with (
+                self._parts(offer) as (ram, disks),
+                beside(self._checkpoints(ram, disks), self._write_back(disks)),
+            ):
                 await self._receive(ram, disks)
-            await self._resume(offer)
+                await self._resume(offer)
+            await self._channel.send(FrameType.VERIFIED, pack(await self._verify()))
         except NovaCronError as error:
             if not self._is_ready:
                 await self._tell(error)
@@ -178,7 +185,8 @@ class Destination:
         async with AsyncExitStack() as stack:
             names = [disk.id for disk in self._spec.disks]
             exports = await self._machine.export_writable(names) if names else []
-            clients = [await stack.enter_async_context(NbdClient.connect(export)) for export in exports]
+            await stack.enter_async_context(self._clients)
+            clients = [await self._clients.enter_async_context(NbdClient.connect(export)) for export in exports]
             disks = DiskReceiver(self._spec.disks, clients)
             if offer.link is None:
                 ram = await stack.enter_async_context(self._through_the_file(disks))
@@ -222,12 +230,15 @@ class Destination:
     async def _see_it_loaded(self, events: AsyncIterator[MachineEvent]) -> None:
         await loaded(self._machine, events)
         await self._become_ready()
+        await self._let_go()
 
     async def _save(self, disks: DiskReceiver) -> None:
         """What has come of the disks lies in their files, also when QEMU ends by itself: another attempt goes on there.
 
         Best effort: without it the blocks are sent again.
         """
+        if self._is_ready:
+            return  # they do already
         try:
             async with asyncio.timeout(SAVE_TIMEOUT_S):
                 await disks.flush()
@@ -249,6 +260,12 @@ class Destination:
                     await self._checkpoint(ram.ram, ram.take_touched())
             except (NovaCronError, OSError) as error:
                 log.warning("no_checkpoint", migration=self._in.migration_id, cause=str(error))
+
+    async def _write_back(self, disks: DiskReceiver) -> None:
+        """Little is left to be made durable when the guest stands still and waits for it."""
+        while self._flushing is None:
+            await disks.write_back()
+            await self._clock.sleep(WRITE_BACK_EVERY_S)
 
     async def _receive(self, ram: RamReceiver | None, disks: DiskReceiver) -> None:
         """Frames in their order, until the source says that the VM is handed over."""
@@ -289,6 +306,8 @@ class Destination:
                     raise QemuFailedError(f"this node's QEMU could not load: {await self._machine.last_words()}")
                 await self._become_ready()
             await self._channel.send(FrameType.RETURN, head + body)
+            if kind == _SHUT:
+                await self._let_go()
 
     async def _become_ready(self) -> None:
         """All is here: make it durable, begin to mark what the guest will write, record it, say it."""
@@ -308,13 +327,19 @@ class Destination:
         load_ms = (self._clock.monotonic() - began) * 1000
         await self._channel.send(FrameType.READY, pack(Ready(self._in.epoch, load_ms)))
 
+    async def _let_go(self) -> None:
+        """Nothing is written to the disks any more. The source's commit is on its way meanwhile."""
+        await self._clients.aclose()
+        await self._machine.end_exports()
+        self._disks_free.set()
+
     async def _resume(self, offer: Offer) -> None:
-        """It is ours: record it, let it run, look at it."""
+        """It is ours: record it, let it run, say it."""
         began = self._clock.monotonic()
+        await self._disks_free.wait()
         await take_possession(self._machine, running=offer.running, record=lambda: self._run(offer.epoch))
         resume_ms = (self._clock.monotonic() - began) * 1000
         await self._channel.send(FrameType.RUNNING, pack(Running(offer.epoch, resume_ms)))
-        await self._channel.send(FrameType.VERIFIED, pack(await self._verify()))
 
     async def _tell(self, error: NovaCronError) -> None:
         """Best effort: the source finds out by itself, too."""

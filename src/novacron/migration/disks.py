@@ -6,13 +6,13 @@ old ones still, in one transaction for all disks, so that no write falls between
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from novacron.content.batch import MAX_SECTION_BYTES, unpack_batch
-from novacron.content.blocks import BlockEncoder, decode_blocks
+from novacron.content.blocks import BlockEncoder, Copy, Write, decode_blocks
 from novacron.content.encoded import Encoded
 from novacron.core.units import MIB, PAGE_BYTES
 from novacron.hypervisor.driver import Machine
@@ -28,11 +28,13 @@ from novacron.migration.ram import FrameSink, PackedFrame
 from novacron.migration.traffic import Traffic
 from novacron.protocol.vm import DiskSpec
 
-READ_BYTES: Final = MIB
-READS_IN_FLIGHT: Final = 4
+BATCH_BYTES: Final = MIB  # of a disk that are read, encoded and sent together
+BATCHES_IN_FLIGHT: Final = 4
 INDEXED_DISK_PER_RAM: Final = 8  # disks that take more of a guest's memory than this are not looked through
 WRITE_BYTES: Final = 4 * MIB
 BLOCK_READS_IN_FLIGHT: Final = 16
+WRITES_IN_FLIGHT: Final = 16
+Run = tuple[int, int]  # byte offset and length
 
 
 def since(state: str) -> str:
@@ -152,50 +154,49 @@ class DiskSender:
         return sent
 
     async def _in_order(self, frames: AsyncGenerator[asyncio.Future[PackedFrame], None]) -> None:
-        await in_order(frames, self._give, in_flight=READS_IN_FLIGHT, compression=self._compression)
+        await in_order(frames, self._give, in_flight=BATCHES_IN_FLIGHT, compression=self._compression)
 
     async def _frames(
         self, disk: NbdClient, number: int, extents: list[Extent]
     ) -> AsyncGenerator[asyncio.Future[PackedFrame], None]:
         """Reads run ahead of the encoding; the encoding keeps the order, because later blocks lean on earlier ones."""
-        pieces = _pieces((extent.offset, extent.length) for extent in extents)
-        reads: deque[tuple[int, asyncio.Task[bytes]]] = deque()
-        ahead = iter(pieces)
+        ahead = _batches((extent.offset, extent.length) for extent in extents)
+        reads: deque[tuple[list[Run], asyncio.Task[bytes]]] = deque()
 
         def read_on(count: int) -> None:
-            reads.extend((at, asyncio.create_task(disk.read(at, length))) for at, length in islice(ahead, count))
+            reads.extend((runs, asyncio.create_task(_read(disk, runs))) for runs in islice(ahead, count))
 
-        read_on(READS_IN_FLIGHT)
+        read_on(BATCHES_IN_FLIGHT)
         try:
             while reads:
-                at, reading = reads.popleft()
+                runs, reading = reads.popleft()
                 data = await reading
                 read_on(1)
-                yield await self._work(number, at, data)
+                yield await self._work(number, runs, data)
         finally:
             for _, reading in reads:
                 reading.cancel()
             await asyncio.gather(*(reading for _, reading in reads), return_exceptions=True)
 
-    async def _emptied(
-        self, number: int, empty: list[tuple[int, int]]
-    ) -> AsyncGenerator[asyncio.Future[PackedFrame], None]:
+    async def _emptied(self, number: int, empty: list[Run]) -> AsyncGenerator[asyncio.Future[PackedFrame], None]:
         """What is not stored here and may be there: made zeros."""
         held = [run for part in empty for run in self.encoders[number].held(*part)]
-        for at, length in _pieces(held):
-            yield await self._work(number, at, bytes(length))
+        for runs in _batches(held):
+            yield await self._work(number, runs, bytes(sum(length for _, length in runs)))
 
-    async def _work(self, number: int, at: int, data: bytes) -> asyncio.Future[PackedFrame]:
-        return await self._turns.work(partial(self.encoders[number].encode, at, data), partial(self._pack, number))
+    async def _work(self, number: int, runs: list[Run], data: bytes) -> asyncio.Future[PackedFrame]:
+        return await self._turns.work(partial(self.encoders[number].encode, runs, data), partial(self._pack, number))
 
     def _pack(self, number: int, encoded: Encoded, turn: int) -> PackedFrame:
         packed = self._compression.pack(encoded)
-        return PackedFrame(FrameType.DISK, bytes([number]) + packed.body, Traffic.of_batch(encoded, packed), turn)
+        body = encoded.ops and bytes([number]) + packed.body
+        return PackedFrame(FrameType.DISK, body, Traffic.of_batch(encoded, packed), turn)
 
     async def _give(self, frame: PackedFrame) -> None:
         async with self._turns.my(frame.turn):
-            with self._compression.sending(len(frame.body)):
-                await self._sink.send(frame.frame_type, frame.body)
+            if frame.body:
+                with self._compression.sending(len(frame.body)):
+                    await self._sink.send(frame.frame_type, frame.body)
         self._meter.disk.add(frame.traffic)
 
 
@@ -205,14 +206,16 @@ class DiskReceiver:
     def __init__(self, disks: Sequence[DiskSpec], clients: Sequence[NbdClient]) -> None:
         self._disks = disks
         self._clients = clients
-        self._loop = asyncio.get_running_loop()
+        self._written: set[int] = set()  # disks, by number, of which something may not be durable
 
     async def blocks(self, body: bytes | memoryview) -> None:
         """One batch; raises MalformedContentError, ChannelProtocolError, NbdError."""
         number = body[0] if len(body) else len(self._disks)
         if number >= len(self._disks):
             raise ChannelProtocolError(f"a batch for disk {number} of {len(self._disks)}")
-        await asyncio.to_thread(self._write, number, memoryview(body)[1:])
+        encoded = await asyncio.to_thread(unpack_batch, memoryview(body)[1:])
+        self._written.add(number)
+        await _write(self._clients[number], list(decode_blocks(encoded, self._disks[number].size_bytes)))
 
     async def read(self, runs: Sequence[tuple[int, int, int]]) -> bytes:
         """The content of runs (disk, first block, number of blocks); raises ChannelProtocolError, NbdError."""
@@ -229,37 +232,56 @@ class DiskReceiver:
 
         return b"".join(await asyncio.gather(*(one(*run) for run in runs)))
 
+    async def write_back(self) -> None:
+        """Make durable what was written since it was asked before, if anything was."""
+        written, self._written = self._written, set()
+        await asyncio.gather(*(self._clients[number].flush() for number in written))
+
     async def flush(self) -> None:
         """Return when all that was written is durable."""
-        for client in self._clients:
-            await client.flush()
-
-    def _write(self, number: int, body: memoryview) -> None:
-        """In a thread: the order of the writes is the order of the batch, and copies read what earlier ones wrote."""
-        client = self._clients[number]
-
-        def wait(action: Coroutine[Any, Any, Any]) -> Any:
-            return asyncio.run_coroutine_threadsafe(action, self._loop).result()
-
-        def read(offset: int, length: int) -> bytes:
-            data: bytes = wait(client.read(offset, length))
-            return data
-
-        for offset, content in decode_blocks(unpack_batch(body), self._disks[number].size_bytes, read):
-            if isinstance(content, int):
-                wait(client.write_zeroes(offset, content))
-            else:
-                for at in range(0, len(content), WRITE_BYTES):
-                    wait(client.write(offset + at, content[at : at + WRITE_BYTES]))
+        await asyncio.gather(*(client.flush() for client in self._clients))
 
 
-def _pieces(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Runs (offset, length) cut into what is read at once."""
-    return [
-        (at, min(READ_BYTES, offset + length - at))
-        for offset, length in runs
-        for at in range(offset, offset + length, READ_BYTES)
-    ]
+async def _read(disk: NbdClient, runs: list[Run]) -> bytes:
+    return b"".join(await asyncio.gather(*(disk.read(*run) for run in runs)))
+
+
+async def _write(client: NbdClient, writes: Sequence[Write]) -> None:
+    """In order, as far as anybody can see: side by side where no write touches what one before it has written.
+
+    What is copied is what was written before.
+    """
+    waiting: list[Awaitable[None]] = []
+    end = 0  # of the blocks that they write, each beyond the one before
+    for offset, content in writes:
+        if waiting and (isinstance(content, Copy) or offset < end or len(waiting) >= WRITES_IN_FLIGHT):
+            await asyncio.gather(*waiting)
+            waiting = []
+        if isinstance(content, int):
+            end = offset + content
+            waiting.append(client.write_zeroes(offset, content))
+            continue
+        data = await client.read(content.source, content.length) if isinstance(content, Copy) else content
+        end = offset + len(data)
+        waiting += (client.write(offset + at, data[at : at + WRITE_BYTES]) for at in range(0, len(data), WRITE_BYTES))
+    await asyncio.gather(*waiting)
+
+
+def _batches(runs: Iterable[Run]) -> Iterator[list[Run]]:
+    """Runs, cut and gathered into as much as is dealt with at once."""
+    batch: list[Run] = []
+    room = BATCH_BYTES
+    for offset, length in runs:
+        at = offset
+        while at < offset + length:
+            taken = min(room, offset + length - at)
+            batch.append((at, taken))
+            at, room = at + taken, room - taken
+            if not room:
+                yield batch
+                batch, room = [], BATCH_BYTES
+    if batch:
+        yield batch
 
 
 def _wanted(extent: Extent, context: str) -> bool:

@@ -33,7 +33,8 @@ async def digests_of_disk(disk: NbdClient, key: bytes) -> bytes:
     for extent in await disk.extents(ALLOCATION):
         if not extent.flags & ZERO:
             for at in range(extent.offset, extent.offset + extent.length, READ_BYTES):
-                index.encode(at, await disk.read(at, min(READ_BYTES, extent.offset + extent.length - at)))
+                length = min(READ_BYTES, extent.offset + extent.length - at)
+                index.encode([(at, length)], await disk.read(at, length))
     return index.digests()
 
 

@@ -36,7 +36,10 @@ class FrameSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PackedFrame:
-    """A frame ready to be sent, with what it stands for; ``turn`` is zero when it may go at any time."""
+    """A frame ready to be sent, with what it stands for; ``turn`` is zero when it may go at any time.
+
+    A body that is empty tells nothing: it is not sent.
+    """
 
     frame_type: FrameType
     body: bytes
@@ -92,7 +95,7 @@ class RamSender:
 
     def _pack(self, encoded: Encoded, turn: int) -> PackedFrame:
         batch = self._compression.pack(encoded)
-        return PackedFrame(FrameType.RAM, batch.body, Traffic.of_batch(encoded, batch), turn)
+        return PackedFrame(FrameType.RAM, encoded.ops and batch.body, Traffic.of_batch(encoded, batch), turn)
 
     def _relay(self, data: bytes) -> PackedFrame:
         return PackedFrame(FrameType.RELAY, encode(data, self._compression.level), Traffic())
@@ -104,8 +107,9 @@ class RamSender:
             self._meter.relayed_bytes += len(frame.body)
             return
         async with self._turns.my(frame.turn):
-            with self._compression.sending(len(frame.body)):
-                await self._sink.send(frame.frame_type, frame.body)
+            if frame.body:
+                with self._compression.sending(len(frame.body)):
+                    await self._sink.send(frame.frame_type, frame.body)
         self._meter.ram.add(frame.traffic)
 
 

@@ -226,8 +226,8 @@ class Source:
         self._meter.stopped_at = self._watch.stopped_at
         async with asyncio.timeout(SWITCHOVER_TIMEOUT_S):
             await self._disks.round()
-            await self._disks.clean_up()
             await self._channel.send(FrameType.FLUSH, b"")
+            await self._disks.clean_up()
             await self._machine.continue_migration()
             ready = unpack(await self._expect(FrameType.READY, SWITCHOVER_TIMEOUT_S), Ready)
             if ready.epoch != self._out.epoch:

@@ -16,7 +16,7 @@ from novacron.hypervisor.qemu.folder import InstanceRecord
 from novacron.hypervisor.qemu.link_key import LinkKey
 from novacron.hypervisor.qemu.qmp import Qmp
 
-TRACKING_BYTES: Final = 64 * 1024  # granularity of dirty bitmaps
+MAX_MARKS: Final = 1 << 26  # of a dirty bitmap: 8 MiB of memory, each for 4 KiB of a disk of 256 GiB
 MAX_BANDWIDTH: Final = 1 << 40  # the proxy paces, not QEMU
 LAST_WORDS_BYTES: Final = 4096
 GUEST_PING_S: Final = 2.0
@@ -39,6 +39,7 @@ class QemuMachine:
         self.process = record.process()
         self._qmp = qmp
         self._control = control  # for out-of-band commands, when the first hangs
+        self._sizes = {disk.id: disk.size_bytes for disk in record.spec.disks}
         self._exports: list[str] = []
         self._link_key: LinkKey | None = None
 
@@ -285,17 +286,18 @@ class QemuMachine:
 
     async def start_tracking(self, disks: Sequence[str], bitmap: str, *, persistent: bool = False) -> None:
         """One bitmap a disk, all from the same instant on."""
-        await self._transaction([_add(disk, bitmap, persistent=persistent) for disk in disks])
+        await self._transaction([self._add(disk, bitmap, persistent=persistent) for disk in disks])
 
     async def rotate_tracking(self, disks: Sequence[str], old: str, new: str) -> None:
         """The new bitmaps begin before the old ones hold still, in one transaction: no write falls between."""
-        await self._transaction([_add(disk, new) for disk in disks] + [_action("disable", disk, old) for disk in disks])
+        begin = [self._add(disk, new) for disk in disks]
+        await self._transaction(begin + [_action("disable", disk, old) for disk in disks])
 
     async def fork_tracking(self, disks: Sequence[str], source: str, copy: str, new: str) -> None:
         """The copies are taken after the new bitmaps began, in one transaction."""
-        actions = [_add(disk, new) for disk in disks]
+        actions = [self._add(disk, new) for disk in disks]
         for disk in disks:
-            actions.append(_add(disk, copy, disabled=True))
+            actions.append(self._add(disk, copy, disabled=True))
             actions.append(
                 {"type": "block-dirty-bitmap-merge", "data": {"node": disk, "target": copy, "bitmaps": [source]}}
             )
@@ -335,6 +337,10 @@ class QemuMachine:
             for node in nodes
         }
 
+    def _add(self, disk: str, bitmap: str, *, persistent: bool = False, disabled: bool = False) -> dict[str, Any]:
+        marks = {"granularity": granularity(self._sizes[disk]), "persistent": persistent, "disabled": disabled}
+        return {"type": "block-dirty-bitmap-add", "data": {"node": disk, "name": bitmap, **marks}}
+
     async def _transaction(self, actions: list[dict[str, Any]]) -> None:
         if actions:
             await self.qmp("transaction", actions=actions)
@@ -345,9 +351,10 @@ class QemuMachine:
         await self.qmp("migrate-set-capabilities", capabilities=wanted)
 
 
-def _add(disk: str, bitmap: str, *, persistent: bool = False, disabled: bool = False) -> dict[str, Any]:
-    data = {"node": disk, "name": bitmap, "granularity": TRACKING_BYTES, "persistent": persistent, "disabled": disabled}
-    return {"type": "block-dirty-bitmap-add", "data": data}
+def granularity(disk_bytes: int) -> int:
+    """Bytes for which one mark of a dirty bitmap stands: whole blocks, so many that the bitmap stays small."""
+    blocks = -(-disk_bytes // PAGE_BYTES // MAX_MARKS)
+    return PAGE_BYTES << max(0, blocks - 1).bit_length()
 
 
 def _action(verb: str, disk: str, bitmap: str) -> dict[str, Any]:

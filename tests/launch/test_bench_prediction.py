@@ -20,7 +20,7 @@ def foretold(came, low=50.0, value=100.0, high=200.0, figure="total_ms"):
 
 
 def migration(**more):
-    return Migration("m", "v", "web", "a", "b", "outgoing", "window", started_at=1000.0, ended_at=1020.0, **more)
+    return Migration("m", "v", "web", "a", "b", "outgoing", "window", started_at=1000.0, **more)
 
 
 def test_the_same_seed_draws_the_same_and_guests_have_room_for_what_they_hold():
@@ -55,9 +55,10 @@ def test_the_first_word_after_a_twentieth_of_the_time_counts():
     def point(at, eta_ms):
         return ProgressPoint(at, MigrationProgress("copy", eta_ms=eta_ms))
 
-    series = [point(1000.5, 1), point(1001.0, None), point(1001.5, 20_500), point(1010.0, 10_000)]
+    series = [point(1000.5, 1), point(1001.0, None), point(1001.5, 20_500), point(1010.0, 10_000), point(1020.0, 0)]
     assert early_error(migration(), series) == pytest.approx(0.1)
-    assert early_error(migration(), series[:2]) is None
+    assert early_error(migration(), series[:-1]) is None  # it never ended
+    assert early_error(migration(), [series[0], series[-1]]) is None
     assert judge_early([0.1, 0.3]).median_error == pytest.approx(0.2)
 
 

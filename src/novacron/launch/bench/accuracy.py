@@ -57,11 +57,14 @@ def by_plan(migration: Migration) -> list[Foretold]:
 
 def early_error(migration: Migration, series: Sequence[ProgressPoint]) -> float | None:
     """How far off the first word after 5 % of the time was, as a share of the whole; None: nothing was said by then."""
-    took_s = migration.ended_at - migration.started_at
+    ended_at = next((point.at for point in series if point.progress.eta_ms == 0), None)
+    if ended_at is None:
+        return None
+    took_s = ended_at - migration.started_at
     for point in series:
         eta_ms = point.progress.eta_ms
-        if point.at >= migration.started_at + EARLY * took_s and eta_ms is not None:
-            return abs(point.at + eta_ms / 1000 - migration.ended_at) / took_s
+        if point.at >= migration.started_at + EARLY * took_s and eta_ms:
+            return abs(point.at + eta_ms / 1000 - ended_at) / took_s
     return None
 
 

@@ -253,11 +253,12 @@ class NbdClient:
         self._pending.clear()
 
     async def _leave(self) -> None:
+        """Nothing is waited for before the connection is closed: who leaves may be cancelled once more."""
+        if self._receiving is not None and not self._broken:
+            self._writer.write(nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.DISCONNECT, 0, 0, 0))
+        self._writer.close()
         if self._receiving is not None:
             self._receiving.cancel()
             await asyncio.gather(self._receiving, return_exceptions=True)
-            if not self._broken:
-                self._writer.write(nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.DISCONNECT, 0, 0, 0))
-        self._writer.close()
         with contextlib.suppress(ConnectionError):  # the server may be faster
             await self._writer.wait_closed()

@@ -231,6 +231,8 @@ def asked(**more):
         ([Failure.LINK] * 2, asked(streams=1), asked(streams=0)),
         ([Failure.BUSY], asked(busy_then="stop"), asked(busy_then="stop", when_busy="stop")),
         ([Failure.BUSY, Failure.LINK], asked(), asked(when_busy="throttle")),
+        ([Failure.BUSY], asked(busy_then="postcopy"), asked(busy_then="postcopy", strategy="postcopy")),
+        ([Failure.BUSY, Failure.LINK], asked(when_busy="postcopy"), asked(when_busy="postcopy", strategy="postcopy")),
         ([Failure.NODE], asked(), asked()),
         ([Failure.PEER] * 5, asked(), asked()),
         ([Failure.LINK, Failure.IO], asked(), asked()),
@@ -264,6 +266,20 @@ async def test_a_guest_that_outruns_the_link_is_waited_for_as_long_as_its_policy
     patient.cancel()
 
 
+async def test_a_guest_that_may_go_ahead_of_its_memory_is_not_waited_for_and_has_no_link_to_outrun_then():
+    clock, meter = ManualClock(), Meter(ManualClock(), phase="copy")
+    meter.converging = False
+    ahead = MigrationPolicy(when_busy="postcopy", strategy="postcopy", busy_after_ms=1)
+    gone = asyncio.create_task(busy.watch(meter, ahead, clock))
+    watching = asyncio.create_task(busy.watch(meter, MigrationPolicy(when_busy="postcopy"), clock))
+    await asyncio.sleep(0)
+    await clock.advance(9)
+    with pytest.raises(GuestBusyError):
+        await watching
+    assert not gone.done()
+    gone.cancel()
+
+
 async def test_the_attempt_after_one_that_was_too_busy_does_as_its_policy_says(short_dir, monkeypatch):
     plan, seen = Meter.plan, []
 
@@ -271,7 +287,8 @@ async def test_the_attempt_after_one_that_was_too_busy_does_as_its_policy_says(s
         plan(meter, remaining_bytes)
         meter.converging = bool(seen)
 
-    async def throttled(_machine, *, throttle=False):
+    async def throttled(_machine, *, throttle=False, post_copy=False):
+        assert not post_copy
         if throttle:
             seen.append(throttle)
 

@@ -22,13 +22,14 @@ works = st.builds(
     dirty_cost=st.floats(0, 1.1),
     encode_bytes_s=st.floats(1, 10 * GIB),
     filled_bytes=sizes,
+    whole_wire_bytes=sizes,
     direct=st.booleans(),
 )
 links = st.builds(LinkSample, rate_bytes_s=st.floats(0, 10 * GIB), rtt_ms=st.floats(0, 1000))
 policies = st.builds(
     MigrationPolicy,
-    strategy=st.sampled_from(["stream", "cold", "native", "auto"]),
-    when_busy=st.sampled_from(["wait", "throttle", "stop"]),
+    strategy=st.sampled_from(["stream", "cold", "native", "postcopy", "auto"]),
+    when_busy=st.sampled_from(["wait", "throttle", "stop", "postcopy"]),
     max_downtime_ms=st.integers(1, 10_000),
     bandwidth_bytes_s=st.none() | st.integers(1, GIB),
 )
@@ -46,7 +47,7 @@ def foretold(work, link, policy) -> Prediction | None:
 
 def ends(work, link, policy, strategy) -> bool:
     """Whether the rounds do, or there are none."""
-    if strategy == "cold":
+    if strategy in {"cold", "postcopy"}:
         return True
     moved = work.straight() if strategy == "native" else work
     return rounds(moved, max(1, link.rate_bytes_s), policy).converges
@@ -79,6 +80,7 @@ def test_more_to_move_never_takes_less(work, link, policy, factor):
     more = replace(
         work,
         memory_wire_bytes=work.memory_wire_bytes * factor,
+        whole_wire_bytes=work.whole_wire_bytes * factor,
         filled_bytes=work.filled_bytes * factor,
         disk_bytes=work.disk_bytes * factor,
         disk_wire_bytes=work.disk_wire_bytes * factor,
@@ -98,12 +100,24 @@ def replace_rate(link: LinkSample, factor: float) -> LinkSample:
 def test_a_guest_that_outruns_the_link_is_moved_cold_or_as_the_policy_says():
     assert choose(BUSY, SLOW, MigrationPolicy(strategy="auto")) == "cold"
     assert choose(BUSY, SLOW, MigrationPolicy(strategy="auto", when_busy="stop")) == "stream"
+    ahead = MigrationPolicy(strategy="auto", when_busy="postcopy")
+    assert choose(BUSY, SLOW, ahead) == "postcopy"
+    assert choose(replace(BUSY, dirty_bytes_s=MIB / 4), SLOW, ahead) == "stream"
     assert choose(replace(BUSY, dirty_bytes_s=MIB / 4), SLOW, MigrationPolicy(strategy="auto")) == "stream"
     assert foretold(BUSY, SLOW, MigrationPolicy()) is None
     stopped = foretold(BUSY, SLOW, MigrationPolicy(when_busy="stop"))
     assert stopped.downtime_ms.value > 100_000
     throttled = foretold(BUSY, SLOW, MigrationPolicy(when_busy="throttle"))
     assert throttled.downtime_ms.value < 1000
+
+
+def test_a_guest_that_goes_ahead_of_its_memory_stands_still_for_none_of_it():
+    work = replace(BUSY, whole_wire_bytes=300 * MIB, filled_bytes=400 * MIB)  # more than what is left to tell of it
+    ahead, cold = (foretold(work, SLOW, MigrationPolicy(strategy=name)) for name in ("postcopy", "cold"))
+    assert ahead.downtime_ms.value < 1000 < cold.downtime_ms.value
+    assert 300 * MIB + 512 * MIB * 0.75 < ahead.wire_bytes.value < 701 * MIB
+    busy = foretold(work, SLOW, MigrationPolicy(when_busy="postcopy"))  # streamed first, until that shows
+    assert busy.wire_bytes.value == ahead.wire_bytes.value
 
 
 def test_on_a_link_that_outruns_the_encoder_the_memory_goes_straight_where_it_can():

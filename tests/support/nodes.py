@@ -184,6 +184,7 @@ class Nodes:
             offer.known_state,
             offer.running,
             direct=policy is not None and policy.strategy in DIRECT,
+            post_copy=policy is not None and policy.strategy == "postcopy",
         )
         ready = await self.clients[target].call("migration.prepare", incoming, IncomingReady)
         order = OutgoingOrder(migration, VM, offer.epoch, ready, policy or MigrationPolicy())

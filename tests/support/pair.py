@@ -102,7 +102,15 @@ class Pair:
         target = await driver.prepare_incoming(VM, machine.spec, ram_path=ram, overlay=bool(known_state), shared=direct)
         journal: list[str] = []
         incoming = Incoming(
-            migration, VM, number, target, target.run_dir / "in", old_image, bool(known_state), direct=direct
+            migration,
+            VM,
+            number,
+            target,
+            target.run_dir / "in",
+            old_image,
+            bool(known_state),
+            direct=direct,
+            post_copy=policy.strategy == "postcopy",
         )
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -115,6 +123,7 @@ class Pair:
                 run=lambda _: _note(journal, "run"),
                 checkpoint=lambda _ram, _pieces: _note(journal, "checkpoint"),
                 verify=lambda: verify(target, CLOCK, GuestCheck(), None),
+                whole=lambda: _note(journal, "whole"),
             )
             try:
                 await destination.run()
@@ -122,6 +131,9 @@ class Pair:
             except Exception as error:
                 ended.set_exception(error)
                 raise
+            finally:
+                if destination.line is not None:
+                    await destination.line.close()
 
         server = Server(self.credentials(to))
         server.channels(receive)

@@ -28,6 +28,7 @@ from novacron.protocol.migration import Condition, GuestCheck, HandoverAnswer, H
 from novacron.protocol.vm import VmSpec
 from novacron.wire.identity import SpiffeId
 
+LOOK_EVERY_S: Final = 0.25  # whether its memory is whole
 SECOND_LOOK_S: Final = 2.0  # at a guest that gave no sign of life, before it is given back
 CRASHED: Final = frozenset({MachineState.GUEST_PANICKED, MachineState.INTERNAL_ERROR})
 DEAD: Final = "dead"
@@ -126,6 +127,7 @@ class Arrivals:
     async def _look_at(self, attempt: Attempt) -> Verdict:
         if attempt.power != "running":
             return Verdict(alive=True, word="paused, as it was")
+        await self._until_whole(attempt)
         machine = await self._vms.machine(attempt.vm_id)
         if machine is None or machine.instance != attempt.instance:
             return Verdict(alive=False, word="its QEMU has died", lifeless=True)
@@ -138,6 +140,14 @@ class Arrivals:
             return Tried(ended.succeeded, ended.line)
 
         return await verify(machine, self._clock, attempt.check, probe if attempt.check.probe else None)
+
+    async def _until_whole(self, attempt: Attempt) -> None:
+        """A guest that waits for its memory gives no sign of life, and is well."""
+        while handover.is_following(self._journal.attempt(attempt.migration_id)):
+            machine = await self._vms.machine(attempt.vm_id)
+            if machine is None or machine.instance != attempt.instance:
+                return
+            await self._clock.sleep(LOOK_EVERY_S)
 
     def _facts(self, attempt: Attempt, spec: VmSpec) -> dict[str, str]:
         return {**self._operator.facts, "MIGRATION_ID": attempt.migration_id, **vm_facts(attempt.vm_id, spec)}

@@ -17,6 +17,7 @@ import structlog
 from novacron.agent import donors
 from novacron.agent.arrivals import Arrivals
 from novacron.agent.events import Events
+from novacron.agent.following import Rests
 from novacron.agent.hooks import Hooks
 from novacron.agent.journal import Facts, Journal
 from novacron.agent.ram_images import RamImages
@@ -29,7 +30,9 @@ from novacron.hypervisor.errors import VmStateError
 from novacron.migration import handover
 from novacron.migration.destination import Destination, Incoming, take_possession
 from novacron.migration.errors import JournalError, StaleEpochError
+from novacron.migration.frames import FrameType, pack
 from novacron.migration.handover import Attempt, Claim, Ownership, Role, State
+from novacron.migration.line import Line
 from novacron.protocol.migration import (
     HandoverAnswer,
     HandoverQuestion,
@@ -87,6 +90,7 @@ class IncomingMigrations:
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
         self._receiving: dict[MigrationId, _Session] = {}  # those whose channel is open
+        self._rests = Rests(driver, clock)
         self._resolving: dict[MigrationId, asyncio.Lock] = {}
         self._ports = ports  # at which a QEMU may wait for the source's, and the host's address for that
         self.address = self.host = ""
@@ -96,6 +100,7 @@ class IncomingMigrations:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._rests.close()
 
     async def recover(self) -> None:
         """After a start: drop what was not ready, ask about what was, let run what had been recorded to run."""
@@ -177,6 +182,7 @@ class IncomingMigrations:
             disks_filled=filled or donor is not None,
             donor=donor or "",
             direct=order.direct,
+            post_copy=order.post_copy,
             power=power,
         )
 
@@ -204,6 +210,9 @@ class IncomingMigrations:
     async def receive(self, peer: SpiffeId, session: str, channel: ParallelChannel) -> None:
         """A source's data channel has arrived."""
         attempt = self._journal.attempt(MigrationId(session))
+        if attempt.peer_node == str(peer) and attempt.post_copy and attempt.state is State.RUNNING:
+            await self._receive_rest(attempt, channel)
+            return
         if attempt.peer_node != str(peer) or attempt.state is not State.PREPARED:
             raise StaleEpochError(f"{peer} sends for migration {session}, which is {attempt.state} here")
         machine = await self._machine(attempt)
@@ -220,6 +229,7 @@ class IncomingMigrations:
             disks_known=attempt.disks_known,
             disks_filled=attempt.disks_filled,
             direct=attempt.direct,
+            post_copy=attempt.post_copy,
             host=self.host,
             ports=self._ports,
         )
@@ -231,6 +241,7 @@ class IncomingMigrations:
             run=lambda epoch: self._own(attempt, machine, lambda claim, now: handover.run(claim, now, epoch)),
             checkpoint=lambda ram, pieces: self._checkpoint(attempt.vm_id, ram, pieces),
             verify=lambda: self._arrivals.verdict(attempt),
+            whole=lambda: self._whole(attempt),
         )
         receiving = self._receiving[attempt.migration_id] = _Session(channel)
         try:
@@ -238,11 +249,41 @@ class IncomingMigrations:
             await self._drop_image(attempt.vm_id)
             await self._vms.publish(attempt.vm_id)
         except BaseException:
-            await asyncio.shield(self._broke(attempt.migration_id))
+            if handover.is_following(self._journal.attempt(attempt.migration_id)):
+                self._after(self._broke(attempt.migration_id))  # its QEMU may wait for a page of the next channel
+            else:
+                await asyncio.shield(self._broke(attempt.migration_id))
             raise
         finally:
+            await self._keep_line(attempt, machine, destination.line)
             del self._receiving[attempt.migration_id]
             receiving.ended.set()
+
+    async def _receive_rest(self, attempt: Attempt, channel: ParallelChannel) -> None:
+        """The guest runs here; the channel over which its memory followed broke."""
+        if (session := self._receiving.get(attempt.migration_id)) is not None:
+            session.channel.abort()
+            await session.ended.wait()
+        machine = await self._machine(attempt)
+        await self._rests.receive(attempt, machine, channel)
+        await self._whole(attempt)
+        await channel.send(FrameType.VERIFIED, pack(await self._arrivals.verdict(attempt)))
+
+    async def _keep_line(self, attempt: Attempt, machine: Machine, line: Line | None) -> None:
+        """What a broken channel leaves of the QEMUs' connection goes on over the next one."""
+        now = self._journal.attempt(attempt.migration_id)
+        if line is None:
+            return
+        if handover.is_following(now):
+            self._rests.keep(attempt, machine, line)
+        else:
+            await line.close()
+
+    async def _whole(self, attempt: Attempt) -> None:
+        def decide() -> tuple[None, Attempt, None]:
+            return None, handover.complete(self._journal.attempt(attempt.migration_id)), None
+
+        await self._journal.change(decide)
 
     def _old_image(self, attempt: Attempt, machine: Machine) -> Path | None:
         """RAM that is like what comes: of an earlier stay, of an attempt that broke off, of a VM of the same image."""
@@ -264,6 +305,9 @@ class IncomingMigrations:
         word = self._word(question.migration_id)
         if word != "running":
             return HandoverAnswer(word, self._journal.claim(attempt.vm_id).burned)
+        attempt = self._journal.attempt(question.migration_id)
+        if handover.is_following(attempt):
+            return HandoverAnswer("following", attempt.epoch)
         try:
             async with asyncio.timeout(VERDICT_S):
                 return HandoverAnswer(word, attempt.epoch, await self._arrivals.verdict(attempt))
@@ -407,7 +451,8 @@ class IncomingMigrations:
         ram = await self._driver.end_incoming(attempt.vm_id, attempt.instance, keep_disks=keep)
         if ram is None:
             return
-        if keep and (image := await self._ram_images.keep_file(attempt.vm_id, ram)) is not None:
+        older = attempt.direct and self._journal.facts(attempt.vm_id).cache_image  # which it did not bring in
+        if keep and not older and (image := await self._ram_images.keep_file(attempt.vm_id, ram)) is not None:
             await self._journal.note(attempt.vm_id, cache_image=str(image))
         ram.unlink(missing_ok=True)
         await self._driver.collapse(attempt.vm_id)

@@ -7,7 +7,7 @@ again and again, until it has answered that it runs, or that it lost what it had
 import asyncio
 import mmap
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from novacron.agent.events import Events
+from novacron.agent.following import send_rest
 from novacron.agent.hooks import Hooks, Moment
 from novacron.agent.journal import Journal
 from novacron.agent.ram_images import RamImages
@@ -23,18 +24,20 @@ from novacron.core.clock import Clock
 from novacron.core.errors import NovaCronError, RemoteError
 from novacron.core.ids import MigrationId, VmId
 from novacron.hypervisor.driver import Driver, Machine, MachineState
-from novacron.hypervisor.errors import HypervisorError, VmStateError
+from novacron.hypervisor.errors import HypervisorError, QemuDiedError, VmStateError
 from novacron.migration import busy, handover, stall
 from novacron.migration.beside import beside
 from novacron.migration.disks import since
 from novacron.migration.errors import HandoverPendingError, JournalError, MigrationCancelledError
 from novacron.migration.handover import Attempt, Claim, State
 from novacron.migration.meter import Meter
+from novacron.migration.postcopy import Held
 from novacron.migration.recovery import take_back
 from novacron.migration.source import Outgoing, Source
 from novacron.protocol.migration import (
     HandoverAnswer,
     HandoverQuestion,
+    MigrationPolicy,
     MigrationRef,
     MigrationReport,
     MigrationSummary,
@@ -44,7 +47,7 @@ from novacron.protocol.migration import (
     Verdict,
 )
 from novacron.protocol.node import NodeEvent, Nothing
-from novacron.wire.channel import open_channel
+from novacron.wire.channel import ParallelChannel, open_channel
 from novacron.wire.client import Client
 from novacron.wire.credentials import Credentials
 from novacron.wire.errors import WireError
@@ -53,6 +56,7 @@ from novacron.wire.shares import Shares, weight_of
 
 PROGRESS_EVERY_S: Final = 0.25
 ASK_EVERY_S: Final = 1.0
+LOST_ITS_MEMORY: Final = "its QEMU here died before all of its memory had come: it must be started from its disks"
 RETURNED: Final = frozenset({State.ABORTED, State.RECLAIMED, State.TAKEN_OVER})  # the VM is this node's again
 log = structlog.get_logger()
 
@@ -62,6 +66,7 @@ class _Move:
     """One migration of this process's life."""
 
     meter: Meter
+    policy: MigrationPolicy = field(default_factory=MigrationPolicy)
     task: asyncio.Task[None] | None = None
     source: Source | None = None
     summary: MigrationSummary | None = None
@@ -102,6 +107,9 @@ class OutgoingMigrations:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for move in self._moves.values():
+            if move.source is not None and move.source.line is not None:
+                await move.source.line.close()
 
     async def recover(self) -> None:
         """After a start: take back what was not handed over, tell again what was."""
@@ -124,7 +132,7 @@ class OutgoingMigrations:
 
             def decide() -> tuple[Claim, Attempt, None]:
                 self._vms.check_free(request.vm_id)
-                if any(a.vm_id == request.vm_id and a.state in handover.UNDER_WAY for a in self._journal.attempts()):
+                if any(a.vm_id == request.vm_id and handover.is_under_way(a) for a in self._journal.attempts()):
                     raise VmStateError(f"VM {request.vm_id} is migrating", next_command="novacron migration list")
                 return *handover.open_attempt(self._journal.owned(request.vm_id), request.migration_id), None
 
@@ -154,11 +162,12 @@ class OutgoingMigrations:
                         self._journal.attempt(order.migration_id),
                         peer_node=order.target.node,
                         peer_address=order.target.address,
+                        post_copy=order.policy.strategy == "postcopy",
                     ),
                     None,
                 )
             )
-            move = self._moves[order.migration_id] = _Move(Meter(self._clock))
+            move = self._moves[order.migration_id] = _Move(Meter(self._clock), order.policy)
             move.task = asyncio.create_task(self._move(order, move))
             await self._vms.publish(order.vm_id)
         return self._report(order.migration_id)
@@ -171,10 +180,7 @@ class OutgoingMigrations:
         """Give up before the commit; refused (JournalError) after it. Harmless when it was given up."""
         attempt = self._journal.attempt(ref.migration_id)
         if attempt.state not in {State.OPEN, State.MOVING, State.ABORTED}:
-            raise JournalError(
-                f"migration {ref.migration_id} is {attempt.state}: it cannot be cancelled any more",
-                next_command=f"novacron migration rollback {ref.migration_id}",
-            )
+            raise _no_way_back(attempt)
         move = self._moves.get(ref.migration_id)
         if move is not None and move.task is not None and not move.task.done():
             move.error = MigrationCancelledError("the migration was cancelled; the VM runs on where it was")
@@ -240,18 +246,7 @@ class OutgoingMigrations:
             shadow=self._shadows.pop(order.vm_id, None),
             peer_host=order.target.address.rpartition(":")[0],
         )
-        target = SpiffeId.parse(order.target.node)
-        channel = await open_channel(
-            order.target.address,
-            self._credentials,
-            target,
-            order.migration_id,
-            streams=order.policy.streams,
-            rate_bytes_s=order.policy.bandwidth_bytes_s,
-            shares=self._links[target.trust_domain],
-            weight=weight_of(order.policy.priority),
-        )
-        async with channel:
+        async with await self._channel(order.migration_id, order.policy) as channel:
             source = move.source = Source(outgoing, channel, move.meter, self._clock, lambda: self._commit(order))
             async with beside(
                 stall.watch(move.meter, channel, self._clock, order.policy.stall_after_ms / 1000),
@@ -259,6 +254,21 @@ class OutgoingMigrations:
             ):
                 move.summary = await source.run()
         await self._settle(order.vm_id, order.migration_id, move)
+
+    async def _channel(self, migration_id: MigrationId, policy: MigrationPolicy) -> ParallelChannel:
+        """To the node at the other end of an attempt."""
+        attempt = self._journal.attempt(migration_id)
+        target = SpiffeId.parse(attempt.peer_node)
+        return await open_channel(
+            attempt.peer_address,
+            self._credentials,
+            target,
+            migration_id,
+            streams=policy.streams,
+            rate_bytes_s=policy.bandwidth_bytes_s,
+            shares=self._links[target.trust_domain],
+            weight=weight_of(policy.priority),
+        )
 
     async def _commit(self, order: OutgoingOrder) -> None:
         """The point of no return."""
@@ -346,9 +356,11 @@ class OutgoingMigrations:
 
     async def _answered(self, attempt: Attempt, move: _Move, answer: HandoverAnswer) -> bool:
         """Act on a destination's answer; False when it must be asked again."""
+        if answer.state == "following":
+            answer = HandoverAnswer("running", answer.epoch, await self._send_rest(attempt, move))
         if answer.state == "running":
-            move.meter.phase = "window"
             verdict = answer.verdict or Verdict(alive=False, word="its node has not said how it is")
+            move.meter.phase = "window"
             if move.source is not None:
                 move.meter.resumed_at = move.meter.resumed_at or self._clock.monotonic()
                 move.summary = move.source.summary(verdict)
@@ -364,6 +376,20 @@ class OutgoingMigrations:
         if answer.state == "verifying":
             move.meter.phase = "verify"
         return False
+
+    async def _send_rest(self, attempt: Attempt, move: _Move) -> Verdict:
+        """What the guest has gone ahead of, and how it is then."""
+        move.meter.phase = "following"
+        machine = await self._vms.machine(attempt.vm_id)
+        if machine is None:
+            return Verdict(alive=False, word=LOST_ITS_MEMORY, broken=True)
+        socket = self._driver.socket_dir(machine) / "out"
+        line = move.source.line if move.source is not None else None
+        held = Held(machine, socket, attempt.epoch, move.meter, self._clock, line)
+        try:
+            return await send_rest(held, lambda: self._channel(attempt.migration_id, move.policy), vm=attempt.vm_id)
+        except QemuDiedError:
+            return Verdict(alive=False, word=LOST_ITS_MEMORY, broken=True)
 
     async def reclaim(self, attempt: Attempt, beyond: int) -> None:
         """The destination has given the VM up for good, with no epoch burned there ``beyond`` this one: it goes on."""
@@ -428,6 +454,19 @@ async def known_state(machine: Machine, journal: Journal) -> str:
     state = journal.facts(machine.vm_id).arrival_state
     names = [disk.id for disk in machine.spec.disks]
     return state if state and await machine.tracked(names, since(state)) else ""
+
+
+def _no_way_back(attempt: Attempt) -> JournalError:
+    if attempt.post_copy and attempt.state is State.COMMITTED:
+        return JournalError(
+            f"the guest of migration {attempt.migration_id} runs over there, and its memory follows: there is no way "
+            "back until all of it has come",
+            next_command=f"novacron migration watch {attempt.migration_id}",
+        )
+    return JournalError(
+        f"migration {attempt.migration_id} is {attempt.state}: it cannot be cancelled any more",
+        next_command=f"novacron migration rollback {attempt.migration_id}",
+    )
 
 
 def _known(error: Exception) -> NovaCronError:

@@ -25,19 +25,20 @@ DEFAULT = "  [default: the setting migrate."
 @click.option("--to", required=True, metavar="CLUSTER[/NODE]", help="/NODE alone: another node of the same cluster.")
 @click.option(
     "--strategy",
-    type=click.Choice(["stream", "cold", "native", "auto"]),
+    type=click.Choice(["stream", "cold", "native", "postcopy", "auto"]),
     help="stream: it runs; cold: it stands still while its memory moves; native: it runs, and QEMU itself sends its "
-    f"memory, for very fast links; auto: by a plan.{DEFAULT}strategy]",
+    "memory, for very fast links; postcopy: it goes ahead, and the rest of its memory follows; "
+    f"auto: by a plan.{DEFAULT}strategy]",
 )
 @click.option(
     "--when-busy",
-    type=click.Choice(["wait", "throttle", "stop"]),
+    type=click.Choice(["wait", "throttle", "stop", "postcopy"]),
     help=f"What to do about a guest that outruns the link.{DEFAULT}when_busy]",
 )
 @click.option("--busy-after", type=DURATION, help=f"How long it is waited for; 0: for ever.{DEFAULT}busy_after_ms]")
 @click.option(
     "--busy-then",
-    type=click.Choice(["throttle", "stop", "fail"]),
+    type=click.Choice(["throttle", "stop", "postcopy", "fail"]),
     help=f"What the attempt after that one does about it.{DEFAULT}busy_then]",
 )
 @click.option("--all-from", metavar="NODE", default="", help="All VMs of a node, instead of those that are named.")

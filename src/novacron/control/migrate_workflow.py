@@ -158,6 +158,7 @@ class MigrateWorkflow:
             rolls_back=job.wanted.rolls_back,
             refused=job.wanted.refused,
             direct=job.policy.strategy in DIRECT,
+            post_copy=job.policy.strategy == "postcopy",
         )
         return _plain(await self._site_of(job.target).admit(order))
 

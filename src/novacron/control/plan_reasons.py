@@ -19,15 +19,20 @@ ENDLESS: Final = {
         "wait": "As it dirties them now it would never end: give --strategy cold, --when-busy stop, or more downtime.",
         "throttle": "The guest outruns the link: its CPUs are throttled until it does not.",
         "stop": "The guest outruns the link: it stands still once that shows, while the rest moves.",
+        "postcopy": "The guest outruns the link: once that shows, another attempt lets it go ahead of its memory.",
     },
     "cold": {"wait": "Streamed it would never end, as the guest dirties its memory now: it stands still meanwhile."},
     "native": {
         "wait": "As it dirties them now it would never end, straight to the other side either.",
         "throttle": "The guest outruns the link: its CPUs are throttled until it does not.",
         "stop": "The guest outruns the link: it stands still once that shows, while the rest moves.",
+        "postcopy": "The guest outruns the link: once that shows, another attempt lets it go ahead of its memory.",
     },
 }
-
+GOES_AHEAD: Final = (
+    "It runs over there before all of its memory has come. Until the rest has followed there is no way back, it waits "
+    "wherever it needs what has not come, and what has not come is lost if its QEMU here dies."
+)
 AS_ASKED: Final = "As was asked for, the guest stands still while its memory moves."
 
 
@@ -59,6 +64,10 @@ def reasons(
             f"while this node would make frames of {format_rate(survey.encode_bytes_s)}."
         )
     moved = prediction.rounds(work, bytes_s, policy)
+    if strategy == "postcopy":
+        yield "As was asked for, its memory follows it." if moved.converges else "Streamed it would never end."
+        yield GOES_AHEAD
+        return
     if moved.converges and strategy == "cold":
         yield AS_ASKED
     elif moved.converges:

@@ -108,17 +108,32 @@ def next_way(failures: Sequence[Failure], asked: MigrationPolicy) -> Way | None:
     """The attempt after those that failed for ``failures``, in their order; None: a person must change something."""
     latest = failures[-1]
     wait = wait_s(latest, failures.count(latest))
-    if wait is None or (latest is Failure.BUSY and asked.busy_then == "fail"):
+    if wait is None or (latest is Failure.BUSY and _then(asked) == "fail"):
         return None
     policy, differs = asked, []
     if Failure.NODE in failures:
         differs.append("to another node, where there is one: the one that was chosen cannot take it")
-    if Failure.BUSY in failures and asked.busy_then != "fail":
-        policy = msgspec.structs.replace(policy, when_busy=asked.busy_then)
-        differs.append(f"the guest outran the link for too long: --when-busy {asked.busy_then}")
+    if Failure.BUSY in failures:
+        policy, said = _calmed(policy)
+        differs.append(said)
     broken = failures.count(Failure.LINK) + failures.count(Failure.STALL)
     if broken // OTHERWISE_EVERY % 2:
         streams = 0 if asked.streams == 1 else 1
         policy = msgspec.structs.replace(policy, streams=streams)
         differs.append(f"{broken} attempts broke on the way: {STREAMS[streams]}")
     return Way(wait, policy, "; ".join(differs))
+
+
+def _then(asked: MigrationPolicy) -> str:
+    return "postcopy" if asked.when_busy == "postcopy" else asked.busy_then
+
+
+def _calmed(asked: MigrationPolicy) -> tuple[MigrationPolicy, str]:
+    """What is done about a guest that has outrun the link, and in words."""
+    match _then(asked):
+        case "postcopy":
+            policy = msgspec.structs.replace(asked, strategy="postcopy")
+            return policy, "the guest outran the link: its memory follows it (--strategy postcopy)"
+        case then:
+            policy = msgspec.structs.replace(asked, when_busy=then)
+            return policy, f"the guest outran the link for too long: --when-busy {then}"

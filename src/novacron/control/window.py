@@ -36,7 +36,7 @@ class Window:
 
     def unverified(self, tx: Transaction, job: MigrateJob, settled: Migration, summary: MigrationSummary) -> Migration:
         """It goes back by a migration, with all that it has done; one that has done nothing is recalled, see below."""
-        if job.policy.on_unverified == "keep":
+        if job.policy.on_unverified == "keep" or summary.broken:
             return unverified.keep(settled, summary.verdict)
         if summary.lifeless:
             return unverified.fetching(settled, summary.verdict)

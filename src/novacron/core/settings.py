@@ -78,9 +78,9 @@ class MigrateSettings(Struct, frozen=True):
     """What ``novacron migrate`` asks for unless its flags say otherwise."""
 
     strategy: Literal["stream", "cold", "native", "auto"] = "stream"
-    when_busy: Literal["wait", "throttle", "stop"] = "wait"  # of a guest that outruns the link
+    when_busy: Literal["wait", "throttle", "stop", "postcopy"] = "wait"  # of a guest that outruns the link
     busy_after_ms: Annotated[int, Meta(ge=0)] = 0  # how long such a guest is waited for; 0: as long as it takes
-    busy_then: Literal["throttle", "stop", "fail"] = "throttle"  # what the attempt after that one does
+    busy_then: Literal["throttle", "stop", "postcopy", "fail"] = "throttle"  # what the attempt after that one does
     max_downtime_ms: Annotated[int, Meta(ge=1)] = 300
     verify: Literal["any", "agent"] = "any"  # what a guest that has arrived must show
     verify_within_ms: Annotated[int, Meta(ge=1, le=600_000)] = 10_000

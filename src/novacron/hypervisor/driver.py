@@ -153,10 +153,11 @@ class Machine(Protocol):
 
     # moving out
 
-    async def prepare_outgoing(self, *, throttle: bool = False) -> None:
+    async def prepare_outgoing(self, *, throttle: bool = False, post_copy: bool = False) -> None:
         """Set what a safe hand-over needs (return path, late activation, a stop before the switchover).
 
-        With ``throttle`` a guest that outruns the link is given less and less CPU time until it does not.
+        With ``throttle`` a guest that outruns the link is given less and less CPU time until it does not. With
+        ``post_copy`` a part of its memory may follow it; raises UnsupportedError.
         """
         ...
 
@@ -180,8 +181,19 @@ class Machine(Protocol):
         """Go on from ``pre-switchover``."""
         ...
 
+    async def start_post_copy(self) -> None:
+        """Stop the guest next, for the rest of its memory to follow it; harmless when it stands still already."""
+        ...
+
+    async def resume_migration(self, socket: Path) -> None:
+        """Send the memory that is still missing over there to a listening unix socket, after a broken post-copy."""
+        ...
+
     async def cancel_migration(self) -> None:
-        """Give the migration up; the guest goes on as before. Harmless when none is under way."""
+        """Give the migration up; the guest goes on as before. Harmless when none is under way.
+
+        Of a post-copy only while the guest does not run over there, nor ever will.
+        """
         ...
 
     async def cut_migration(self) -> bool:
@@ -200,8 +212,12 @@ class Machine(Protocol):
 
     # moving in
 
-    async def listen_incoming(self, socket: Path) -> None:
-        """Listen for the stream on a unix socket."""
+    async def listen_incoming(self, socket: Path, *, post_copy: bool = False) -> None:
+        """Listen for the stream on a unix socket; with ``post_copy`` the guest may run before all of it has come."""
+        ...
+
+    async def recover_incoming(self, socket: Path) -> None:
+        """Listen there for the memory that is still missing, after a broken post-copy."""
         ...
 
     async def listen_direct(self, link: DirectLink, host: str, ports: tuple[int, int]) -> int:

@@ -47,7 +47,9 @@ from novacron.migration.frames import (
     unpack,
 )
 from novacron.migration.known import RAM, digests_of_disk, tell
+from novacron.migration.line import Line
 from novacron.migration.native import loaded
+from novacron.migration.postcopy import all_here, can_run, hear
 from novacron.migration.ram import RamReceiver
 from novacron.protocol.migration import Verdict
 from novacron.wire.channel import ParallelChannel
@@ -75,6 +77,7 @@ class Incoming:
     disks_known: bool  # the machine's disks lie over those of an earlier stay
     disks_filled: bool = False  # they hold something else: what it is, is told by digests
     direct: bool = False  # its QEMU writes the memory itself
+    post_copy: bool = False  # a part of the memory follows the guest
     host: str = "127.0.0.1"  # where it then waits for the source's
     ports: tuple[int, int] = (49152, 49215)  # the first and the last that it may
 
@@ -83,7 +86,8 @@ class Destination:
     """Receives one VM. ``ready`` and ``run`` must durably record what they are named for, before they return.
 
     ``checkpoint`` makes pieces of RAM durable (of ``PIECE_BYTES``, by number), as content for another attempt.
-    ``verify`` looks at the guest once it runs.
+    ``verify`` looks at the guest once it runs, and its memory is whole. Of a post-copy ``line`` outlives the channel
+    once the guest runs, and whoever goes on with it closes it; ``whole`` must record that all memory has come.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Destination:
         run: Callable[[int], Awaitable[None]],
         checkpoint: Callable[[mmap.mmap, set[int]], Awaitable[None]],
         verify: Callable[[], Awaitable[Verdict]],
+        whole: Callable[[], Awaitable[None]],
     ) -> None:
         self._in = incoming
         self._machine = incoming.machine
@@ -106,6 +111,9 @@ class Destination:
         self._run = run
         self._checkpoint = checkpoint
         self._verify = verify
+        self._whole = whole
+        self.line: Line | None = None
+        self._owned = False
         self._clients = AsyncExitStack()  # of its disks
         self._flushing: asyncio.Task[None] | None = None
         self._flush_asked = asyncio.Event()
@@ -119,13 +127,21 @@ class Destination:
         """
         try:
             offer = await self._agree()
-            async with (
-                self._parts(offer) as (ram, disks),
-                beside(self._checkpoints(ram, disks), self._write_back(disks)),
-            ):
-                await self._receive(ram, disks)
-                await self._resume(offer)
-            await self._channel.send(FrameType.VERIFIED, pack(await self._verify()))
+            async with self._line(offer), AsyncExitStack() as following:
+                async with (
+                    self._parts(offer) as (ram, disks),
+                    beside(self._checkpoints(ram, disks), self._write_back(disks)),
+                ):
+                    await self._receive(ram, disks)
+                    if self.line is not None:  # it may need a page at once
+                        await following.enter_async_context(beside(hear(self._channel, self.line)))
+                    await self._resume(offer)
+                looking = asyncio.ensure_future(self._verify())
+                following.callback(looking.cancel)
+                if self.line is not None:
+                    await all_here(self._machine, self.line, self._clock)
+                    await self._whole()
+                await self._channel.send(FrameType.VERIFIED, pack(await looking))
         except NovaCronError as error:
             if not self._is_ready:
                 await self._tell(error)
@@ -143,7 +159,8 @@ class Destination:
             raise StaleEpochError(f"an offer of epoch {offer.epoch}, where epoch {self._in.epoch} was prepared")
         if offer.configuration != canonical_digest(self._spec) or offer.ram_bytes != self._spec.memory_bytes:
             raise ConfigurationDiffersError(f"the two sides would not run the same machine for VM {self._in.vm_id}")
-        if (offer.link is not None) != self._in.direct:
+        ways = (offer.link is not None or offer.post_copy, offer.post_copy)
+        if ways != (self._in.direct, self._in.post_copy):
             raise ChannelProtocolError("the source sends the memory another way than was prepared for")
         same, digests = (False, b"") if self._in.direct else await asyncio.to_thread(self._bring_in, offer)
         if not same:
@@ -188,7 +205,10 @@ class Destination:
             await stack.enter_async_context(self._clients)
             clients = [await self._clients.enter_async_context(NbdClient.connect(export)) for export in exports]
             disks = DiskReceiver(self._spec.disks, clients)
-            if offer.link is None:
+            if self.line is not None:
+                ram = None
+                await stack.enter_async_context(beside(self._see_that_it_can_run()))
+            elif offer.link is None:
                 ram = await stack.enter_async_context(self._through_the_file(disks))
             else:
                 ram = None
@@ -210,6 +230,27 @@ class Destination:
                     yield RamReceiver(ram, writer, disks.read)
         finally:
             writer.transport.abort()
+
+    @asynccontextmanager
+    async def _line(self, offer: Offer) -> AsyncIterator[None]:
+        """Of a post-copy: the source's QEMU's connection to this one. Its end closes it, unless the guest runs."""
+        if not offer.post_copy:
+            yield
+            return
+        async with self._machine.events() as self._events:
+            await self._machine.listen_incoming(self._in.socket, post_copy=True)
+            line = self.line = Line.to(self._in.socket, offer.key, self._clock)
+            try:
+                await line.open()
+                async with beside(line.carry(self._channel, lambda: self._channel.rtt_ms)):
+                    yield
+            finally:
+                if not self._owned:
+                    await line.close()
+
+    async def _see_that_it_can_run(self) -> None:
+        await can_run(self._machine, self._events, self._clock)
+        await self._become_ready()
 
     @asynccontextmanager
     async def _by_itself(self, link: Link) -> AsyncIterator[None]:
@@ -278,6 +319,8 @@ class Destination:
                     await disks.blocks(body)
                 case FrameType.RELAY if ram is not None:
                     await ram.relay(body)
+                case FrameType.LINE | FrameType.TAKEN if self.line is not None:
+                    await self.line.heard(kind, body)
                 case FrameType.FLUSH:
                     self._flushing = asyncio.create_task(disks.flush())
                     self._flush_asked.set()
@@ -337,6 +380,7 @@ class Destination:
         """It is ours: record it, let it run, say it."""
         began = self._clock.monotonic()
         await self._disks_free.wait()
+        self._owned = True
         await take_possession(self._machine, running=offer.running, record=lambda: self._run(offer.epoch))
         resume_ms = (self._clock.monotonic() - began) * 1000
         await self._channel.send(FrameType.RUNNING, pack(Running(offer.epoch, resume_ms)))

@@ -10,8 +10,9 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from novacron.core.errors import NovaCronError, RemoteError
 from novacron.core.ids import MigrationId, VmId
-from novacron.migration.errors import ChannelProtocolError
+from novacron.migration.errors import ChannelProtocolError, MigrationError
 
 PROTOCOL_VERSION: Final = 1
 KNOWN_BYTES: Final = 1 << 20  # a frame of digests holds at most this much before compression
@@ -34,6 +35,10 @@ class FrameType(IntEnum):
     VERIFIED = 12  # destination: the guest was looked at (a ``Verdict``)
     KNOWN = 14  # destination, before ANSWER: digests of what lies here already
     LISTENING = 15  # destination: its QEMU waits for the source's, at this port of its host
+    LINE = 16  # either: a numbered piece of what its QEMU says to the other one
+    TAKEN = 17  # either: all pieces up to this number were given to its QEMU
+    FOLLOW = 18  # source, first on a later channel: the memory that is still missing follows here
+    FOLLOWED = 19  # destination: how much of it has come, and whether the QEMUs begin anew
     FAILED = 13  # either: this side gives up, and why (never after READY, nor after COMMIT)
 
 
@@ -68,6 +73,7 @@ class Offer(Struct, frozen=True):
     ram_root: Annotated[bytes, Meta(max_length=32)]  # of the RAM image that the source still holds; empty: none
     running: bool  # whether the guest runs (else it stays paused over there)
     link: Link | None = None  # the memory goes straight from QEMU to QEMU
+    post_copy: bool = False  # a part of the memory follows the guest
 
 
 class Answer(Struct, frozen=True):
@@ -106,11 +112,40 @@ class Running(Struct, frozen=True):
     resume_ms: float
 
 
+class Follow(Struct, frozen=True):
+    """A channel after the one that broke: of the line ``key`` so many pieces of the other side's were taken.
+
+    No key: nothing is left of it here. ``next_key`` is that of the line that begins where one must.
+    """
+
+    epoch: int
+    key: Annotated[bytes, Meta(max_length=32)]
+    next_key: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    taken: Annotated[int, Meta(ge=0)]
+
+
+class Followed(Struct, frozen=True):
+    """The answer; ``anew``: of that line nothing is left here, another QEMU connection is waited for."""
+
+    anew: bool
+    taken: Annotated[int, Meta(ge=0)]
+
+
 class Failed(Struct, frozen=True):
     """One side gives up."""
 
     code: Annotated[str, Meta(max_length=64)]
     cause: Annotated[str, Meta(max_length=4096)]
+
+
+def gave_up(failed: Failed) -> NovaCronError:
+    """The other side's error, under its own code."""
+    return RemoteError(
+        f"the destination gave up: {failed.cause}",
+        code=failed.code,
+        exit_code=MigrationError.exit_code,
+        http_status=MigrationError.http_status,
+    )
 
 
 M = TypeVar("M", bound=Struct)

@@ -91,6 +91,8 @@ class Attempt(Struct, frozen=True):
     disks_filled: bool = False  # at a destination: its disks hold something already
     donor: str = ""  # at a destination: another VM here that is like this one
     direct: bool = False  # at a destination: its QEMU writes the memory itself, so that its RAM file is no image
+    post_copy: bool = False  # a part of the memory follows the guest, once it runs at the destination
+    whole: bool = False  # at a destination: all of it has come
     power: str = "running"  # at a destination: what the guest did before it moved
     check: GuestCheck = field(default_factory=GuestCheck)  # at a destination: what counts as having arrived well
     handed_over_at: float = 0.0  # at a source: when it was committed
@@ -105,11 +107,14 @@ def open_attempt(claim: Claim, migration_id: MigrationId) -> tuple[Claim, Attemp
     return msgspec.structs.replace(claim, burned=epoch), attempt
 
 
-def start_moving(claim: Claim, attempt: Attempt, *, peer_node: str, peer_address: str) -> Attempt:
+def start_moving(
+    claim: Claim, attempt: Attempt, *, peer_node: str, peer_address: str, post_copy: bool = False
+) -> Attempt:
     """Source: the destination is known; bytes may flow."""
     _must_be(attempt, Role.SOURCE, State.OPEN, State.MOVING)
     _must_be_current(claim, attempt)
-    return msgspec.structs.replace(attempt, state=State.MOVING, peer_node=peer_node, peer_address=peer_address)
+    peer = {"peer_node": peer_node, "peer_address": peer_address}
+    return msgspec.structs.replace(attempt, state=State.MOVING, post_copy=post_copy, **peer)
 
 
 def commit(claim: Claim, attempt: Attempt, now: float = 0.0) -> tuple[Claim, Attempt]:
@@ -198,6 +203,22 @@ def run(claim: Claim, attempt: Attempt, epoch: int) -> tuple[Claim, Attempt]:
     _must_be_current(claim, attempt)
     owner = msgspec.structs.replace(claim, ownership=Ownership.OWNER, epoch=epoch)
     return owner, msgspec.structs.replace(attempt, state=State.RUNNING)
+
+
+def complete(attempt: Attempt) -> Attempt:
+    """Destination: all the memory that followed the guest is here."""
+    _must_be(attempt, Role.DESTINATION, State.RUNNING)
+    return msgspec.structs.replace(attempt, whole=True)
+
+
+def is_following(attempt: Attempt) -> bool:
+    """At a destination: whether the guest runs, and a part of its memory is still to come."""
+    return attempt.state is State.RUNNING and attempt.post_copy and not attempt.whole
+
+
+def is_under_way(attempt: Attempt) -> bool:
+    """Whether its VM can begin no other."""
+    return attempt.state in UNDER_WAY or is_following(attempt)
 
 
 def lose(attempt: Attempt) -> Attempt:

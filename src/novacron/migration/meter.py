@@ -82,7 +82,7 @@ class Meter:
             else (
                 f"will not converge at this rate: the guest dirties {format_rate(self.dirty_rate_bytes_s)}, "
                 f"{format_rate(bandwidth_bytes_s)} of its memory gets through, and the rounds do not shrink; wait for "
-                "a calmer moment, or cancel it and allow more: --max-downtime, --when-busy throttle, --when-busy stop"
+                "a calmer moment, or cancel it and allow more: --max-downtime, --when-busy throttle, stop or postcopy"
             )
         )
 
@@ -158,6 +158,7 @@ class Meter:
             split=total.split(),
             verdict=verdict.word,
             lifeless=verdict.lifeless,
+            broken=verdict.broken,
             notes=verdict.notes,
             link_share=self.share.of_way() if self.share else 1.0,
         )

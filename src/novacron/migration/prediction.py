@@ -13,7 +13,7 @@ from typing import Final
 from novacron.core.units import KIB
 from novacron.migration.meter import JUDGED_AFTER_ROUNDS, SHRINKS
 from novacron.migration.source import MIN_DOWNTIME_MS, OVERHEAD_MS
-from novacron.protocol.migration import MigrationPolicy, MigrationSummary, Strategy
+from novacron.protocol.migration import MigrationPolicy, MigrationSummary, Strategy, WhenBusy
 from novacron.protocol.plan import Interval, LinkSample, Prediction, Survey
 
 DISK_COST: Final = 0.35  # bytes on the wire for one of a disk
@@ -27,6 +27,7 @@ MOST_ROUNDS: Final = 100
 DIRECT_BYTES_S: Final = 600e6  # of memory that QEMU reads, encrypts and writes
 DIRECT_GAIN: Final = 0.8  # of the time: what it must save at least, since the way back costs more after it
 THROTTLED: Final = 0.5  # of what gets through: what a throttled guest may dirty
+ENDLESS: Final[dict[WhenBusy, Strategy]] = {"wait": "cold", "postcopy": "postcopy"}
 FEWEST_RESIDUALS: Final = 20
 SPREAD_UNKNOWN: Final = {"total_ms": 1.6, "downtime_ms": 2.0, "wire_bytes": 1.6}  # factor to either side, until then
 
@@ -44,6 +45,7 @@ class Work:
     dirty_cost: float
     encode_bytes_s: float
     filled_bytes: float = 0.0  # of memory that is not zero
+    whole_wire_bytes: float = 0.0  # of all memory, told against nothing
     direct: bool = False  # whether the memory may go straight from QEMU to QEMU
 
     @classmethod
@@ -62,12 +64,18 @@ class Work:
             dirty_cost=survey.dirty_cost,
             encode_bytes_s=max(survey.encode_bytes_s, 1.0),
             filled_bytes=survey.memory_bytes - survey.zero_bytes,
+            whole_wire_bytes=survey.ram_wire_bytes,
             direct=direct and survey.direct,
         )
 
     def straight(self) -> "Work":
         """The same memory from QEMU to QEMU: nothing is left out, and nothing is made smaller."""
         return replace(self, memory_wire_bytes=self.filled_bytes, dirty_cost=1.0, encode_bytes_s=DIRECT_BYTES_S)
+
+    def relayed(self) -> "Work":
+        """The same memory from QEMU to QEMU through the nodes: made smaller, and told against nothing."""
+        cost = self.whole_wire_bytes / self.filled_bytes if self.filled_bytes else 1.0
+        return replace(self, memory_wire_bytes=self.whole_wire_bytes, dirty_cost=cost)
 
     def dirtied(self, seconds: float) -> float:
         """Bytes that differ after a while."""
@@ -94,7 +102,10 @@ class Rounds:
 
 
 def choose(work: Work, link: LinkSample, policy: MigrationPolicy) -> Strategy:
-    """As asked for; ``auto``: the guest runs meanwhile, unless that would never end; straight where that is faster."""
+    """As asked for; ``auto``: the guest runs meanwhile, unless that would never end; straight where that is faster.
+
+    What would never end lets the guest go ahead of its memory where the policy says so.
+    """
     if policy.strategy != "auto":
         return policy.strategy
     bytes_s = rate(link, policy)
@@ -105,7 +116,7 @@ def choose(work: Work, link: LinkSample, policy: MigrationPolicy) -> Strategy:
         and (not streamed.converges or straight.total_s < DIRECT_GAIN * streamed.total_s)
     ):
         return "native"
-    return "cold" if policy.when_busy == "wait" and not streamed.converges else "stream"
+    return "stream" if streamed.converges else ENDLESS.get(policy.when_busy, "stream")
 
 
 def predict(
@@ -115,12 +126,14 @@ def predict(
     bytes_s = rate(link, policy)
     disk_s = max(work.disk_wire_bytes / bytes_s, work.disk_bytes / work.encode_bytes_s)
     work = work.straight() if strategy == "native" else work
-    moved = standing_still(work, bytes_s) if strategy == "cold" else rounds(work, bytes_s, policy)
+    moved = _moved(work, bytes_s, policy, strategy)
     if not moved.converges and policy.when_busy == "throttle":
         calm = THROTTLED * through(work, bytes_s)
         moved = rounds(replace(work, dirty_bytes_s=min(calm, work.dirty_bytes_s)), bytes_s, policy)
     elif not moved.converges and policy.when_busy == "wait":
         return None
+    elif not moved.converges and policy.when_busy == "postcopy":
+        moved = gone_ahead(work, bytes_s)
     rtt_s = link.rtt_ms / 1000
     downtime_s = moved.left_s + SWITCHOVER_S + SWITCHOVER_ROUND_TRIPS * rtt_s
     total_s = FIXED_S + ROUND_TRIPS * rtt_s + disk_s + moved.seconds + downtime_s
@@ -153,6 +166,25 @@ def rounds(work: Work, bytes_s: float, policy: MigrationPolicy) -> Rounds:
 def standing_still(work: Work, bytes_s: float) -> Rounds:
     """Each page once."""
     return Rounds(0.0, 0.0, _whole(work, bytes_s), work.memory_wire_bytes, 1, converges=True)
+
+
+def gone_ahead(work: Work, bytes_s: float) -> Rounds:
+    """The whole memory once; what is dirtied meanwhile follows the guest, which stands still for none of it."""
+    work = work.relayed()
+    first_s = _whole(work, bytes_s)
+    rest = work.dirtied(first_s)
+    seconds = first_s + rest / through(work, bytes_s)
+    return Rounds(seconds, work.memory_wire_bytes + rest * work.dirty_cost, 0.0, 0.0, 2, converges=True)
+
+
+def _moved(work: Work, bytes_s: float, policy: MigrationPolicy, strategy: Strategy) -> Rounds:
+    match strategy:
+        case "cold":
+            return standing_still(work, bytes_s)
+        case "postcopy":
+            return gone_ahead(work, bytes_s)
+        case _:
+            return rounds(work, bytes_s, policy)
 
 
 def rate(link: LinkSample, policy: MigrationPolicy) -> float:

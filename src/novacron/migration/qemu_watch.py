@@ -40,21 +40,23 @@ class QemuWatch:
             self._gone = True
             self._changed.notify_all()
 
-    async def reach(self, status: str, *, within_s: float | None = None, round_after: int | None = None) -> bool:
-        """Wait for ``status``; False when the time is over, or RAM has come to a round beyond ``round_after``.
+    async def reach(self, *statuses: str, within_s: float | None = None, round_after: int | None = None) -> bool:
+        """Wait for one of ``statuses``; False when the time is over, or RAM has come to a round beyond ``round_after``.
 
         Raises QemuFailedError, QemuDiedError.
         """
+        wanted = frozenset(statuses)
 
         def told() -> bool:
-            return status in self.seen or self._ended() or (round_after is not None and self.rounds > round_after)
+            another = round_after is not None and self.rounds > round_after
+            return another or self._ended() or bool(wanted.intersection(self.seen))
 
         try:
             async with asyncio.timeout(within_s), self._changed:
                 await self._changed.wait_for(told)
         except TimeoutError:
             return False
-        if status in self.seen:
+        if wanted.intersection(self.seen):
             return True
         if not self._ended():
             return False

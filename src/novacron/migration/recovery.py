@@ -8,7 +8,8 @@ from novacron.hypervisor.errors import QemuDiedError, QmpError, VmStateError
 from novacron.migration.announce import announce
 from novacron.migration.errors import QemuFailedError
 
-UNDER_WAY: Final = frozenset({"setup", "active", "pre-switchover", "device", "wait-unplug", "cancelling"})
+POST_COPY: Final = frozenset({"postcopy-active", "postcopy-paused", "postcopy-recover"})
+UNDER_WAY: Final = POST_COPY | {"setup", "active", "pre-switchover", "device", "wait-unplug", "cancelling"}
 PATIENCE_S: Final = 30.0
 LOOK_EVERY_S: Final = 0.01
 

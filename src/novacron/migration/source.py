@@ -5,6 +5,7 @@ Until ``commit`` has returned the source owns the VM: whatever fails before, the
 """
 
 import asyncio
+import contextlib
 import mmap
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,12 +17,12 @@ from typing import Final
 from novacron.content.digest import KEY_BYTES
 from novacron.content.pages import PageEncoder
 from novacron.core.clock import Clock
-from novacron.core.errors import NovaCronError, RemoteError
 from novacron.core.ids import MigrationId, VmId
 from novacron.core.units import PAGE_BYTES
-from novacron.hypervisor.driver import Machine
+from novacron.hypervisor.driver import Machine, MigrationStatus
+from novacron.hypervisor.errors import QemuDiedError
 from novacron.hypervisor.spec import canonical_digest
-from novacron.migration import native
+from novacron.migration import native, postcopy
 from novacron.migration.beside import beside
 from novacron.migration.compression import Compression
 from novacron.migration.disks import DiskSender
@@ -36,10 +37,12 @@ from novacron.migration.frames import (
     Listening,
     Offer,
     Ready,
+    gave_up,
     pack,
     unpack,
 )
 from novacron.migration.known import RAM, KnownContent
+from novacron.migration.line import Line
 from novacron.migration.meter import Meter
 from novacron.migration.native import Begin
 from novacron.migration.pipeline import Turns
@@ -56,7 +59,7 @@ SWITCHOVER_TIMEOUT_S: Final = 60.0
 ANSWER_TIMEOUT_S: Final = 60.0
 SLOWEST_DIGEST_BYTES_S: Final = 100e6  # at which a destination looks through what lies there
 VERIFY_GRACE_S: Final = 50.0  # beyond the time that the guest is given
-QEMU_CONNECT_S: Final = 10.0
+GIVE_UP_S: Final = 2.0  # a QEMU that hangs in its connection is cut off
 OVERHEAD_MS: Final = 60  # of a switchover beside RAM: device state, the last disk round, the destination's journal
 MIN_DOWNTIME_MS: Final = 20
 
@@ -80,7 +83,10 @@ class Outgoing:
 
 
 class Source:
-    """Moves one VM over ``channel``; ``commit`` must durably record the hand-over."""
+    """Moves one VM over ``channel``; ``commit`` must durably record the hand-over.
+
+    Of a post-copy ``line`` outlives the channel once it was committed: whoever goes on with it closes it.
+    """
 
     def __init__(
         self,
@@ -106,10 +112,13 @@ class Source:
         self._turns = Turns()
         self._compression = Compression(clock, outgoing.policy.compression_level)
         self._disks = self._disk_sender(Answer(ram_known=False, disks_known=False))
-        self._link = native.new_link(outgoing.policy) if outgoing.policy.strategy in DIRECT else None
+        strategy = outgoing.policy.strategy
+        self._link = native.new_link(outgoing.policy) if strategy == "native" else None
+        self._post_copy = strategy == "postcopy"
+        self.line: Line | None = None
         self._leans = outgoing.shadow is not None or outgoing.ram_image is not None
         self.shadow = None  # what the other side's RAM is, as far as it went through here
-        if self._link is None:
+        if strategy not in DIRECT:
             self.shadow = outgoing.shadow or shadow(outgoing.ram_image, self._spec.memory_bytes, outgoing.scratch)
         self.committed = False
 
@@ -122,6 +131,9 @@ class Source:
                 async with await self._way(encoder) as begin:
                     await self._rounds(begin)
                     await self._switch_over()
+                    if self._post_copy:
+                        await self._hand_over()
+                        return await self._see_it_whole()
                 await self._hand_over()
                 return await self._see_it_run()
         except Exception as error:
@@ -143,6 +155,7 @@ class Source:
             ram_root=await asyncio.to_thread(encoder.root) if encoder is not None and self._leans else b"",
             running=self._out.running,
             link=self._link,
+            post_copy=self._post_copy,
         )
         await self._channel.send(FrameType.OFFER, pack(offer))
         held = self._spec.memory_bytes + sum(disk.size_bytes for disk in self._spec.disks)
@@ -167,7 +180,8 @@ class Source:
         """The disks, while the guest goes on writing to them; then what it wrote meanwhile."""
         self._meter.phase, self._meter.streams, self._meter.share = "copy", self._channel.streams, self._channel.share
         self._meter.plan(self._spec.memory_bytes)
-        await self._machine.prepare_outgoing(throttle=self._out.policy.when_busy == "throttle")
+        throttle = self._out.policy.when_busy == "throttle"
+        await self._machine.prepare_outgoing(throttle=throttle, post_copy=self._post_copy)
         await self._disks.copy()
         await self._disks.round()
 
@@ -175,6 +189,8 @@ class Source:
         """Of the memory: through this process, or straight to the other side's QEMU."""
         if encoder is not None:
             return self._qemu_stream(encoder)
+        if self._post_copy:
+            return self._qemu_line()
         assert self._link is not None  # noqa: S101 - without an encoder there is one
         port = unpack(await self._expect(FrameType.LISTENING, ANSWER_TIMEOUT_S), Listening).port
         address = f"{self._out.peer_host}:{port}"
@@ -186,9 +202,12 @@ class Source:
         if self._out.policy.strategy == "cold":
             await self._stand_still("as was asked for, the guest stands still while its memory moves")
         await begin(downtime_ms)
-        disks_at = 0.0
+        disks_at, follows = 0.0, not self._post_copy
         while not await self._watch.reach("pre-switchover", within_s=LOOK_EVERY_S, round_after=self._meter.round):
             await self._look(downtime_ms)
+            if not follows and self._watch.rounds > 1:
+                await self._machine.start_post_copy()
+                follows = True
             if self._clock.monotonic() >= disks_at:
                 await self._disks.round()
                 disks_at = self._clock.monotonic() + DISK_ROUND_EVERY_S
@@ -204,8 +223,7 @@ class Source:
     async def _look(self, downtime_ms: int) -> None:
         """Bring the figures up to date."""
         status = await self._machine.migration_status()
-        if self._link is not None:
-            native.count(self._meter, status)
+        self._count(status)
         self._meter.rtt_ms = self._channel.rtt_ms
         self._meter.plan(status.remaining_bytes)
         self._meter.dirty_rate_bytes_s = status.dirty_pages_s * 4096.0
@@ -217,6 +235,13 @@ class Source:
             bandwidth_bytes_s=self._meter.progress().rate_bytes_s,
             downtime_ms=downtime_ms,
         )
+
+    def _count(self, status: MigrationStatus) -> None:
+        """What went by where pages are not taken out of QEMU's stream."""
+        if self.line is not None:
+            postcopy.count(self._meter, status, self.line)
+        elif self._link is not None:
+            native.count(self._meter, status)
 
     async def _switch_over(self) -> None:
         """The guest is stopped: the last blocks, the last pages, the device state, until QEMU says: complete."""
@@ -233,7 +258,7 @@ class Source:
             if ready.epoch != self._out.epoch:
                 raise ChannelProtocolError(f"ready at epoch {ready.epoch}, not {self._out.epoch}")
             self._meter.phase = "ready"
-            await self._watch.reach("completed")
+            await self._watch.reach("completed", "postcopy-active")
 
     async def _hand_over(self) -> None:
         """The point of no return: recorded, then said."""
@@ -251,6 +276,20 @@ class Source:
         verdict = unpack(await self._expect(FrameType.VERIFIED, within_s), Verdict)
         self._meter.phase = "window"
         return self.summary(verdict)
+
+    async def _see_it_whole(self) -> MigrationSummary:
+        """The guest runs over there; what it lacks follows, whichever page it waits for first."""
+        await self._expect(FrameType.RUNNING, ANSWER_TIMEOUT_S)
+        self._meter.resumed_at = self._clock.monotonic() - self._channel.rtt_ms / 2000
+        self._meter.phase = "following"
+        last_word = self._answer(FrameType.VERIFIED)
+        while not last_word.done():
+            status = await self._machine.migration_status()
+            self._meter.plan(status.remaining_bytes)
+            self._count(status)
+            await asyncio.wait({last_word}, timeout=LOOK_EVERY_S)
+        self._meter.phase = "window"
+        return self.summary(unpack(last_word.result(), Verdict))
 
     def summary(self, verdict: Verdict) -> MigrationSummary:
         """What it came to, also when the destination's word came another way."""
@@ -294,6 +333,33 @@ class Source:
             async with beside(send()):
                 yield lambda downtime_ms: self._machine.migrate(self._out.socket, downtime_ms=downtime_ms)
 
+    @asynccontextmanager
+    async def _qemu_line(self) -> AsyncIterator[Begin]:
+        """QEMU's connection to the other side's. Its end closes it, unless the guest has gone ahead of its memory.
+
+        QEMU is told first to give up: one that has sent all of it, and then loses its connection, listens no more.
+        """
+        line = self.line = Line.at(self._out.socket, self._key, self._clock)
+
+        async def begin(downtime_ms: int) -> None:
+            await self._machine.migrate(self._out.socket, downtime_ms=downtime_ms)
+
+        async def carry() -> None:
+            await line.open()
+            await line.carry(self._channel, lambda: self._channel.rtt_ms)
+
+        try:
+            async with beside(carry()):
+                yield begin
+        except BaseException:
+            if not self.committed:
+                with contextlib.suppress(QemuDiedError, TimeoutError):
+                    async with asyncio.timeout(GIVE_UP_S):
+                        await self._machine.cancel_migration()
+                await line.close()
+            raise
+        await line.close()
+
     async def _listen(self) -> None:
         """Frames of the destination, up to its last word: bytes for QEMU, and answers to whoever waits for them."""
         kind = 0
@@ -303,10 +369,12 @@ class Source:
                 if self._qemu is None:
                     raise ChannelProtocolError("bytes for a QEMU that sends nothing yet")
                 await self._qemu.write(body)
+            elif kind in postcopy.LINE_FRAMES and self.line is not None:
+                await self.line.heard(kind, body)
             elif kind == FrameType.KNOWN and not self._answer(FrameType.ANSWER).done():
                 self._known.add(unpack(body, Known))
             elif kind == FrameType.FAILED:
-                raise _gave_up(unpack(body, Failed))
+                raise gave_up(unpack(body, Failed))
             elif kind in FrameType.__members__.values():
                 answer = self._answer(FrameType(kind))
                 if answer.done():
@@ -326,13 +394,3 @@ class Source:
                 return await asyncio.shield(self._answer(kind))
         except TimeoutError:
             raise MigrationError(f"the destination did not say {kind.name} within {timeout_s:.0f} s") from None
-
-
-def _gave_up(failed: Failed) -> NovaCronError:
-    """The destination's error, under its own code."""
-    return RemoteError(
-        f"the destination gave up: {failed.cause}",
-        code=failed.code,
-        exit_code=MigrationError.exit_code,
-        http_status=MigrationError.http_status,
-    )

@@ -18,6 +18,7 @@ PHASES: Final = (
     "switchover",  # the source is paused; the last pages, blocks and the device state move
     "ready",  # the destination holds everything, durably, and may not give up by itself
     "committed",  # handed over: the point of no return has passed
+    "following",  # post-copy: the destination runs, the rest of its memory comes after it: no way back until it has
     "verify",  # the destination runs; the guest is looked at
     "window",  # verified; the source keeps its paused VM until the window ends
     "done",
@@ -25,12 +26,12 @@ PHASES: Final = (
 
 
 Priority = Annotated[int, Meta(ge=-9, le=9)]
-Strategy = Literal["stream", "cold", "native"]
-WantedStrategy = Literal["stream", "cold", "native", "auto"]
-DIRECT: Final = frozenset({"native"})  # those of which the destination's QEMU writes the memory itself
-WhenBusy = Literal["wait", "throttle", "stop"]
+Strategy = Literal["stream", "cold", "native", "postcopy"]
+WantedStrategy = Literal["stream", "cold", "native", "postcopy", "auto"]
+DIRECT: Final = frozenset({"native", "postcopy"})  # those of which the destination's QEMU writes the memory itself
+WhenBusy = Literal["wait", "throttle", "stop", "postcopy"]
 Verify = Literal["any", "agent"]
-BusyThen = Literal["throttle", "stop", "fail"]
+BusyThen = Literal["throttle", "stop", "postcopy", "fail"]
 OnUnverified = Literal["rollback", "keep"]
 ProgramName = Annotated[str, Meta(max_length=63, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")]
 
@@ -55,6 +56,7 @@ class Verdict(Struct, frozen=True):
     alive: bool
     word: Annotated[str, Meta(max_length=600)] = ""
     lifeless: bool = False  # it gave no sign at all: it has done nothing since it arrived
+    broken: bool = False  # a part of its memory will never come: nothing brings it back
     notes: Notes = ()  # what failed beside it, of the operator's programs
 
 
@@ -63,12 +65,14 @@ class MigrationPolicy(Struct, frozen=True):
 
     ``strategy`` ``stream``: the guest runs while it is copied. ``cold``: it stands still while its memory is, so each
     page moves once. ``native``: it runs while its memory goes straight from QEMU to QEMU, for a link that is faster
-    than pages are encoded. ``auto``: as a plan chooses that is made before. ``when_busy`` is what happens to a guest
-    that changes its memory faster than the link takes it: ``wait`` for a calmer moment, ``throttle`` its CPUs, ``stop``
-    it until the rest has moved. ``verify``, ``probe`` and ``verify_within_ms`` are a ``GuestCheck``; ``on_unverified``
-    is what happens to a guest that does not pass it, or dies within the window: back to the source, or it stays.
-    ``priority``: of what shares a link; three steps more are twice as much of it. ``window``: the hours in which it may
-    begin; a plan is made first then, and what is not expected to be through before they are over waits for the next.
+    than pages are encoded. ``postcopy``: its memory moves once while it runs here, and what it has changed since
+    follows it when it runs there. ``auto``: as a plan chooses that is made before. ``when_busy`` is what happens to a
+    guest that changes its memory faster than the link takes it: ``wait`` for a calmer moment, ``throttle`` its CPUs,
+    ``stop`` it until the rest has moved, or let it go ahead of it by another attempt, ``postcopy``. ``verify``,
+    ``probe`` and ``verify_within_ms`` are a ``GuestCheck``; ``on_unverified`` is what happens to a guest that does not
+    pass it, or dies within the window: back to the source, or it stays. ``priority``: of what shares a link; three
+    steps more are twice as much of it. ``window``: the hours in which it may begin; a plan is made first then, and what
+    is not expected to be through before they are over waits for the next.
     """
 
     strategy: WantedStrategy = "stream"
@@ -149,6 +153,7 @@ class MigrationSummary(Struct, frozen=True):
     split: ByteSplit
     verdict: str = ""  # by what it was verified, or what was missing
     lifeless: bool = False  # it gave no sign of life at all
+    broken: bool = False  # a part of its memory will never come
     notes: Notes = ()  # what failed at the destination beside it
     link_share: float = 1.0  # of what its node has sent to that cluster meanwhile
 
@@ -188,7 +193,8 @@ class IncomingOrder(Struct, frozen=True):
     check: GuestCheck = field(default_factory=GuestCheck)
     rolls_back: MigrationId | None = None  # the migration that this one is the way back of
     refused: tuple[MigrationId, ...] = ()  # attempts before it whose nodes could not take it: another one is chosen
-    direct: bool = False  # its memory will come straight from the source's QEMU
+    direct: bool = False  # its QEMU will write the memory itself
+    post_copy: bool = False  # a part of its memory will come after it
 
 
 class IncomingReady(Struct, frozen=True):
@@ -253,7 +259,7 @@ class HandoverQuestion(Struct, frozen=True):
 
 
 class HandoverAnswer(Struct, frozen=True):
-    """Source: pending, committed, aborted. Destination: pending, ready, verifying, running, lost, stopped.
+    """Source: pending, committed, aborted. Destination: pending, ready, following, verifying, running, lost, stopped.
 
     ``lost`` is also said of a guest that ran and is given back; ``epoch`` is the highest that was burned there, then.
     """

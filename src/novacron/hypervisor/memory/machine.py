@@ -83,10 +83,17 @@ class MemoryMachine(Leaving):
             self._servers.append(await asyncio.start_unix_server(self._accept_console, self._console))
         return self._console
 
-    async def listen_incoming(self, socket: Path) -> None:
+    async def listen_incoming(self, socket: Path, *, post_copy: bool = False) -> None:
         """Wait for the stream."""
         self._must_live()
+        if post_copy:
+            raise UnsupportedError("no memory follows a VM in memory")
         self._servers.append(await asyncio.start_unix_server(self._accept_stream, socket))
+
+    async def recover_incoming(self, socket: Path) -> None:
+        """Nothing of it follows."""
+        del socket
+        raise UnsupportedError("no memory follows a VM in memory")
 
     async def listen_direct(self, link: DirectLink, host: str, ports: tuple[int, int]) -> int:
         """There is no other process that it could speak with."""

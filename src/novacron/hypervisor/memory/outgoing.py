@@ -38,9 +38,12 @@ class Leaving(Life):
         self._out = _Outgoing()
         self._answered = True  # what leaves is told by its destination that it has come
 
-    async def prepare_outgoing(self, *, throttle: bool = False) -> None:  # noqa: ARG002 - these guests outrun nothing
+    async def prepare_outgoing(self, *, throttle: bool = False, post_copy: bool = False) -> None:
         """It is always ready to leave."""
+        del throttle  # these guests outrun nothing
         self._must_live()
+        if post_copy:
+            raise UnsupportedError("no memory follows a VM in memory: only --strategy stream and cold move it")
         self._answered = True
 
     async def prepare_capture(self) -> None:
@@ -86,6 +89,15 @@ class Leaving(Life):
 
     async def end_direct(self) -> None:
         """There never is a link."""
+
+    async def start_post_copy(self) -> None:
+        """It is never prepared for that."""
+        raise UnsupportedError("no memory follows a VM in memory")
+
+    async def resume_migration(self, socket: Path) -> None:
+        """Nothing of it follows."""
+        del socket
+        raise UnsupportedError("no memory follows a VM in memory")
 
     async def cut_migration(self) -> bool:
         """Its connection hangs in nothing."""

@@ -1,6 +1,7 @@
 """One QEMU process, spoken to over its monitors."""
 
 import asyncio
+import contextlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -12,6 +13,7 @@ from novacron.core.ids import VmId
 from novacron.core.units import PAGE_BYTES
 from novacron.hypervisor.driver import DirectLink, DiskExport, MachineEvent, MachineState, MigrationStatus
 from novacron.hypervisor.errors import QemuDiedError, QmpError, VmStateError
+from novacron.hypervisor.qemu.deaf_destination import DeafDestination, ram_blocks
 from novacron.hypervisor.qemu.folder import InstanceRecord
 from novacron.hypervisor.qemu.link_key import LinkKey
 from novacron.hypervisor.qemu.qmp import Qmp
@@ -21,6 +23,8 @@ MAX_BANDWIDTH: Final = 1 << 40  # the proxy paces, not QEMU
 LAST_WORDS_BYTES: Final = 4096
 GUEST_PING_S: Final = 2.0
 HANGS_AFTER_S: Final = 5.0  # a monitor that does not answer a status query for so long
+LOOK_EVERY_S: Final = 0.01
+BROKEN: Final = frozenset({"postcopy-paused", "postcopy-recover"})
 _COMING_IN: Final = frozenset({MachineState.INMIGRATE, MachineState.FINISH_MIGRATE})
 ANNOUNCE: Final = {"initial": 20, "max": 1000, "rounds": 10, "step": 100}  # ms: over 5 s, since switches may be slow
 _CAPABILITIES: Final = ("events", "return-path", "late-block-activate")
@@ -149,11 +153,10 @@ class QemuMachine:
         """The socket of its serial console."""
         return self.run_dir / "console"
 
-    async def prepare_outgoing(self, *, throttle: bool = False) -> None:
+    async def prepare_outgoing(self, *, throttle: bool = False, post_copy: bool = False) -> None:
         """Capabilities of a safe hand-over; no bandwidth limit of QEMU's own, nothing of a migration before."""
-        await self._capabilities(
-            *_CAPABILITIES, "pause-before-switchover", **{"auto-converge": throttle, "multifd": False}
-        )
+        chosen = {"auto-converge": throttle, "multifd": False, "postcopy-ram": post_copy}
+        await self._capabilities(*_CAPABILITIES, "pause-before-switchover", **chosen)
         await self.qmp("migrate-set-parameters", max_bandwidth=MAX_BANDWIDTH, tls_creds="")
 
     async def prepare_capture(self) -> None:
@@ -192,9 +195,45 @@ class QemuMachine:
         """Go on from ``pre-switchover``."""
         await self.qmp("migrate-continue", state="pre-switchover")
 
+    async def start_post_copy(self) -> None:
+        """QEMU does so once the pass under way lets it."""
+        await self.qmp("migrate-start-postcopy")
+
+    async def resume_migration(self, socket: Path) -> None:
+        """Its other end tells first which pages it has."""
+        await self._until_paused()
+        await self.qmp("migrate", uri=f"unix:{socket}", resume=True)
+
     async def cancel_migration(self) -> None:
-        """Give the migration up."""
-        await self.qmp("migrate_cancel")
+        """Give the migration up. QEMU hears nothing in a post-copy that is broken: it must be resumed before."""
+        if (await self.migration_status()).status in BROKEN:
+            await self._until_paused()
+            async with DeafDestination.at(self.run_dir / "nobody", await self._ram_blocks()) as nobody:
+                await self.qmp("migrate", uri=f"unix:{nobody.path}", resume=True)
+                await self._until("postcopy-active")
+                await self.qmp("migrate_cancel")
+                await self._until("cancelled", "postcopy-paused")  # the latter: QEMU took it for another break
+        else:
+            await self.qmp("migrate_cancel")
+
+    async def _ram_blocks(self) -> dict[str, int]:
+        return ram_blocks(await self.qmp("human-monitor-command", command_line="info ramblock"))
+
+    async def _until_paused(self) -> None:
+        """Out of band: a connection that is silent is broken by hand."""
+        if (await self.migration_status()).status != "postcopy-paused":
+            with contextlib.suppress(QmpError):  # it has noticed by itself meanwhile
+                await self._control.execute("migrate-pause", out_of_band=True)
+        await self._until("postcopy-paused")
+
+    async def _until(self, *statuses: str) -> None:
+        """Look until its migration comes to one of ``statuses``; raises QmpError."""
+        try:
+            async with asyncio.timeout(HANGS_AFTER_S):
+                while (seen := (await self.migration_status()).status) not in statuses:  # noqa: ASYNC110 - QEMU is asked
+                    await asyncio.sleep(LOOK_EVERY_S)
+        except TimeoutError:
+            raise QmpError("query-migrate", "GenericError", f"the migration is {seen}, and not {statuses}") from None
 
     async def cut_migration(self) -> bool:
         """Out of band: the first monitor may hang in a connection that nobody reads any more."""
@@ -238,10 +277,28 @@ class QemuMachine:
         key.remove()
         await self.qmp("object-del", id=key.name)
 
-    async def listen_incoming(self, socket: Path) -> None:
+    async def listen_incoming(self, socket: Path, *, post_copy: bool = False) -> None:
         """Wait for the stream."""
-        await self._capabilities(*_CAPABILITIES)
+        await self._capabilities(*_CAPABILITIES, **{"postcopy-ram": post_copy})
         await self.qmp("migrate-incoming", uri=f"unix:{socket}")
+
+    async def recover_incoming(self, socket: Path) -> None:
+        """Out of band: the first monitor may wait for a page that is not here."""
+        try:
+            async with asyncio.timeout(HANGS_AFTER_S):
+                while not await self._recovers(f"unix:{socket}"):  # noqa: ASYNC110 - QEMU is asked
+                    await asyncio.sleep(LOOK_EVERY_S)
+        except TimeoutError:
+            raise QmpError("migrate-recover", "GenericError", "its post-copy does not stand still") from None
+
+    async def _recovers(self, uri: str) -> bool:
+        """Refused until QEMU has noticed that its connection is broken, which may be done by hand."""
+        with contextlib.suppress(QmpError):
+            await self._control.execute("migrate-recover", out_of_band=True, uri=uri)
+            return True
+        with contextlib.suppress(QmpError):
+            await self._control.execute("migrate-pause", out_of_band=True)
+        return False
 
     async def export_writable(self, disks: Sequence[str]) -> list[DiskExport]:
         """Exports that the data plane writes into."""

@@ -3,7 +3,7 @@
 import { element } from "./element.js";
 
 const COPIED = 0.96;
-const REACHED = { waiting: 0, prepare: 0, copy: 0, switchover: COPIED, ready: 0.97, committed: 0.98, verify: 0.99, window: 1, done: 1 };
+const REACHED = { waiting: 0, prepare: 0, copy: 0, switchover: COPIED, ready: 0.97, committed: 0.98, following: 0.985, verify: 0.99, window: 1, done: 1 };
 
 export function fraction(migration, before = 0) {
   if (["succeeded", "unverified"].includes(migration.outcome)) return 1;

@@ -2,7 +2,7 @@
 
 import { element, write } from "./element.js";
 
-export const PHASES = ["prepare", "copy", "switchover", "ready", "committed", "verify", "window", "done"];
+export const PHASES = ["prepare", "copy", "switchover", "ready", "committed", "following", "verify", "window", "done"];
 const NO_RETURN = PHASES.indexOf("committed");
 
 export function owner(migration) {

@@ -1,0 +1,82 @@
+"""Memory that follows its guest between two agents: over a link that breaks, and whichever of them is started again."""
+
+import asyncio
+
+import pytest
+
+from novacron.core.errors import RemoteError
+from novacron.protocol.migration import Condition, MigrationPolicy, MigrationReport
+from novacron.protocol.node import VmRef, VmReport
+from support.nodes import VM
+
+POST_COPY = MigrationPolicy(strategy="postcopy", bandwidth_bytes_s=16_000_000)
+
+
+async def until_following(nodes, ref) -> None:
+    async with asyncio.timeout(150):
+        while True:
+            report = await nodes.clients["a"].call("migration.report", ref, MigrationReport)
+            if report.progress.phase == "following":
+                return
+            assert report.state in {"moving", "committed"}, report
+            await asyncio.sleep(0.005)
+
+
+async def arrives_whole(nodes, ref) -> MigrationReport:
+    report = await nodes.until("a", ref, "settled", timeout_s=150)
+    assert report.summary.verified, report
+    async with nodes.console("b") as guest:
+        found = await guest.check("there")
+    assert (found["errors"], found["lost"], found["doubled"]) == (0, 0, 0)
+    return report
+
+
+@pytest.mark.xdist_group("qemu-1")
+async def test_a_link_that_is_cut_is_not_noticed_by_the_guest(nodes):
+    await nodes.boot("a")
+    ref = await nodes.order("a", "b", 1, POST_COPY)
+    await until_following(nodes, ref)
+    nodes.agents["b"]._incoming._receiving[ref.migration_id].channel.abort()
+    with pytest.raises(RemoteError) as refused:
+        await nodes.clients["a"].call("migration.cancel", ref, MigrationReport)
+    assert "no way back" in refused.value.cause
+    assert refused.value.next_command == f"novacron migration watch {ref.migration_id}"
+    await arrives_whole(nodes, ref)
+
+
+@pytest.mark.xdist_group("qemu-1")
+@pytest.mark.parametrize("name", ["a", "b"])
+async def test_an_agent_that_is_started_again_goes_on(nodes, name):
+    await nodes.boot("a")
+    ref = await nodes.order("a", "b", 1, POST_COPY)
+    await until_following(nodes, ref)
+    await nodes.stop(name)
+    await nodes.start(name)
+    await arrives_whole(nodes, ref)
+
+
+@pytest.mark.xdist_group("qemu-2")
+async def test_a_guest_that_dies_before_its_memory_has_come_goes_on_where_it_was(nodes):
+    await nodes.boot("a")
+    ref = await nodes.order("a", "b", 1, POST_COPY)
+    await until_following(nodes, ref)
+    for machine in await nodes.agents["b"]._driver.adopt(VM):
+        await machine.kill()
+    await nodes.until("a", ref, "settled", timeout_s=150)
+    assert (await nodes.clients["a"].call("migration.look", ref, Condition)).state == "dead"
+    report = await nodes.clients["a"].call("migration.recall", ref, MigrationReport)
+    assert report.state == "reclaimed"
+    assert (await nodes.clients["a"].call("vm.report", VmRef(VM), VmReport)).state == "running"
+    async with nodes.console("a") as guest:
+        assert (await guest.check("back"))["errors"] == 0
+
+
+@pytest.mark.xdist_group("qemu-2")
+async def test_before_the_hand_over_it_is_cancelled_at_once(nodes):
+    await nodes.boot("a")
+    ref = await nodes.order("a", "b", 1, POST_COPY)
+    await nodes.until_sent("a", ref, 10_000_000)
+    report = await nodes.clients["a"].call("migration.cancel", ref, MigrationReport)
+    assert (report.state, report.error_code) == ("aborted", "migration_cancelled")
+    async with nodes.console("a") as guest:
+        assert (await guest.check("here"))["errors"] == 0

@@ -47,6 +47,33 @@ async def test_a_vm_is_made_once_and_pinned(hypervisor):
     assert pinned == hypervisor.blank
 
 
+async def test_whoever_asks_at_once_for_an_instance_speaks_with_it(hypervisor):
+    driver = hypervisor.make("a")
+    await driver.create(VM, hypervisor.blank)
+    await driver.start(VM)
+    await driver.detach()
+    driver = hypervisor.make("a")
+    async with asyncio.timeout(30):
+        (one,), (other,) = await asyncio.gather(driver.adopt(VM), driver.adopt(VM))
+        assert await one.state() is await other.state() is MachineState.RUNNING
+    await one.kill()
+
+
+async def test_an_instance_ends_that_nobody_speaks_with(hypervisor):
+    driver = hypervisor.make("a")
+    await driver.create(VM, hypervisor.blank)
+    machine = await driver.start(VM)
+    await driver.detach()
+    driver = hypervisor.make("a")
+    await driver.kill(VM, "run-of-another")
+    assert [found.instance for found in await driver.adopt(VM)] == [machine.instance]
+    await driver.detach()
+    driver = hypervisor.make("a")
+    for _ in range(2):
+        await driver.kill(VM, machine.instance)
+    assert await driver.adopt(VM) == []
+
+
 async def test_an_instance_is_found_again_and_ends_once(hypervisor):
     driver = hypervisor.make("a")
     await driver.create(VM, hypervisor.blank)

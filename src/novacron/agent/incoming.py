@@ -26,7 +26,7 @@ from novacron.core.clock import Clock
 from novacron.core.errors import RemoteError
 from novacron.core.ids import MigrationId, VmId
 from novacron.hypervisor.driver import Driver, Machine
-from novacron.hypervisor.errors import VmStateError
+from novacron.hypervisor.errors import HypervisorError, QemuDiedError, VmStateError
 from novacron.migration import handover
 from novacron.migration.destination import Destination, Incoming, take_possession
 from novacron.migration.errors import JournalError, StaleEpochError
@@ -111,6 +111,8 @@ class IncomingMigrations:
                 await self._lose(attempt)  # also when it was lost before: its QEMU may still be there
             elif attempt.state is State.READY:
                 self._after(self._watch_over(attempt))
+            elif handover.is_following(attempt):
+                self._after(self._let_follow(attempt))
             elif attempt.state in {State.RUNNING, State.TAKEN_OVER}:
                 await self._let_run(attempt)
 
@@ -250,7 +252,7 @@ class IncomingMigrations:
             await self._vms.publish(attempt.vm_id)
         except BaseException:
             if handover.is_following(self._journal.attempt(attempt.migration_id)):
-                self._after(self._broke(attempt.migration_id))  # its QEMU may wait for a page of the next channel
+                self._after(self._let_follow(self._journal.attempt(attempt.migration_id)))
             else:
                 await asyncio.shield(self._broke(attempt.migration_id))
             raise
@@ -264,7 +266,12 @@ class IncomingMigrations:
         if (session := self._receiving.get(attempt.migration_id)) is not None:
             session.channel.abort()
             await session.ended.wait()
-        machine = await self._machine(attempt)
+        try:
+            machine = await self._machine(attempt)
+        except QemuDiedError as error:  # it waits for a page, and has nobody left whom it could ask
+            log.warning("hung_qemu_ended", vm=attempt.vm_id, migration=attempt.migration_id, cause=error.cause)
+            await self._driver.kill(attempt.vm_id, attempt.instance)
+            machine = None
         await self._rests.receive(attempt, machine, channel)
         await self._whole(attempt)
         await channel.send(FrameType.VERIFIED, pack(await self._arrivals.verdict(attempt)))
@@ -398,6 +405,13 @@ class IncomingMigrations:
         await self._take_its_place(machine)
         if self._journal.facts(attempt.vm_id).power == "running":
             await take_possession(machine, running=True, record=_nothing)
+
+    async def _let_follow(self, attempt: Attempt) -> None:
+        """The same of one that lacks memory: it may answer only once a channel has brought it a page."""
+        try:
+            await self._let_run(attempt)
+        except HypervisorError as error:
+            log.info("guest_waits_for_memory", vm=attempt.vm_id, migration=attempt.migration_id, cause=error.cause)
 
     async def _broke(self, migration_id: MigrationId) -> None:
         """The channel has ended by an error."""

@@ -328,6 +328,10 @@ class Driver(Protocol):
         """
         ...
 
+    async def kill(self, vm_id: VmId, instance: str) -> None:
+        """End an instance also when nobody can speak with it; harmless when it has ended."""
+        ...
+
     async def adopt(self, vm_id: VmId) -> list[Machine]:
         """Instances of this VM that live. Of one that came in and died unsettled, everything is left alone."""
         ...

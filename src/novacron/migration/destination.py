@@ -251,6 +251,7 @@ class Destination:
     async def _see_that_it_can_run(self) -> None:
         await can_run(self._machine, self._events, self._clock)
         await self._become_ready()
+        await self._let_go()
 
     @asynccontextmanager
     async def _by_itself(self, link: Link) -> AsyncIterator[None]:

@@ -143,6 +143,12 @@ class MemoryDriver:
         shutil.rmtree(machine.run_dir, ignore_errors=True)
         return machine.ram_path
 
+    async def kill(self, vm_id: VmId, instance: str) -> None:
+        """End an instance."""
+        for machine in self._vm(vm_id).instances:
+            if machine.instance == instance:
+                await machine.kill()
+
     async def adopt(self, vm_id: VmId) -> list[Machine]:
         """Instances that live; what dead ones left is removed."""
         vm = self._vm(vm_id)

@@ -9,6 +9,7 @@ import asyncio
 import os
 import shutil
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
@@ -57,6 +58,7 @@ class QemuDriver:
         self._qemu: Qemu | None = None
         self._accelerator = ""
         self._machines: dict[str, QemuMachine] = {}  # by instance: a monitor serves one client
+        self._connecting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # likewise
         for directory in (self._vms, run_dir, ram_dir):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._room = HostRoom(self._vms, ram_dir)
@@ -178,6 +180,12 @@ class QemuDriver:
                 file.unlink(missing_ok=True)
         self._forget(vm_id, instance)
         return Path(record.ram_path)
+
+    async def kill(self, vm_id: VmId, instance: str) -> None:
+        """End an instance, whether it can be spoken to or not."""
+        record = self._folder(vm_id).record(instance)
+        if record is not None:
+            await record.process().kill()
 
     async def adopt(self, vm_id: VmId) -> list[Machine]:
         """Instances that live; what dead ones left (sockets, RAM) is removed."""
@@ -425,10 +433,16 @@ class QemuDriver:
             return None
 
     async def _connect(self, vm_id: VmId, record: InstanceRecord) -> QemuMachine:
-        """The instance's one machine object; its monitors may still be about to open."""
-        known = self._machines.get(record.instance)
-        if known is not None and known.attached:
-            return known
+        """The instance's one machine object, whoever asks for it at once."""
+        async with self._connecting[record.instance]:
+            known = self._machines.get(record.instance)
+            if known is not None and known.attached:
+                return known
+            machine = self._machines[record.instance] = await self._attach(vm_id, record)
+            return machine
+
+    async def _attach(self, vm_id: VmId, record: InstanceRecord) -> QemuMachine:
+        """Its monitors may still be about to open."""
         process, run_dir = record.process(), Path(record.run_dir)
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
@@ -443,11 +457,11 @@ class QemuDriver:
                 if time.monotonic() > deadline:
                     raise QemuDiedError(f"QEMU of VM {record.spec.name} cannot be spoken to: {error.cause}") from error
                 await asyncio.sleep(0.01)  # a process says nothing when its socket appears
-        machine = self._machines[record.instance] = QemuMachine(vm_id, record, qmp, control)
-        return machine
+        return QemuMachine(vm_id, record, qmp, control)
 
     def _forget(self, vm_id: VmId, instance: str) -> None:
         self._machines.pop(instance, None)
+        self._connecting.pop(instance, None)
         self._folder(vm_id).drop_record(instance)
         shutil.rmtree(self._run_dir / instance, ignore_errors=True)
 

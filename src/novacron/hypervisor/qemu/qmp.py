@@ -43,11 +43,13 @@ class Qmp:
         try:
             async with asyncio.timeout(GREETING_S):
                 await reader.readline()
-            self._reading = asyncio.create_task(self._read())
-            await self.execute("qmp_capabilities", enable=["oob"] if oob else [])
+                self._reading = asyncio.create_task(self._read())
+                await self.execute("qmp_capabilities", enable=["oob"] if oob else [])
         except (TimeoutError, OSError) as error:
             await self.close()
-            raise QemuDiedError(f"QEMU's monitor {path} greets nobody: another process may hold it") from error
+            raise QemuDiedError(
+                f"QEMU's monitor {path} greets nobody: another process may hold it, or its guest waits for memory"
+            ) from error
         except BaseException:
             await self.close()
             raise

@@ -93,6 +93,10 @@ def test_more_to_move_never_takes_less(work, link, policy, factor):
     assert little.wire_bytes.value <= much.wire_bytes.value * (1 + 1e-9)
 
 
+def test_a_page_that_is_relayed_costs_no_more_than_it_holds():
+    assert replace(BUSY, filled_bytes=5e-324, whole_wire_bytes=1.0).relayed().dirty_cost == 1.0
+
+
 def replace_rate(link: LinkSample, factor: float) -> LinkSample:
     return LinkSample(link.rate_bytes_s * factor, link.rtt_ms)
 

@@ -74,7 +74,7 @@ class Work:
 
     def relayed(self) -> "Work":
         """The same memory from QEMU to QEMU through the nodes: made smaller, and told against nothing."""
-        cost = self.whole_wire_bytes / self.filled_bytes if self.filled_bytes else 1.0
+        cost = min(1.0, self.whole_wire_bytes / self.filled_bytes) if self.filled_bytes else 1.0
         return replace(self, memory_wire_bytes=self.whole_wire_bytes, dirty_cost=cost)
 
     def dirtied(self, seconds: float) -> float:

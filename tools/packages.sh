@@ -1,6 +1,6 @@
 # Debian packages that NovaCron needs, and how they come. Sourced by ./up and ./test (POSIX sh).
 
-RUN_PACKAGES="qemu-system-x86 qemu-utils busybox-static e2fsprogs ovmf genisoimage iproute2 kmod cpio dpkg g++ cmake make python3 python3-dev python3-venv python3-pip git ca-certificates"
+RUN_PACKAGES="qemu-system-x86 qemu-utils busybox-static e2fsprogs ovmf genisoimage iproute2 kmod cpio dpkg tzdata g++ cmake make python3 python3-dev python3-venv python3-pip git ca-certificates"
 TEST_PACKAGES="chromium prometheus"
 
 # Packages of "$@" that are not installed, on one line.

@@ -15,6 +15,7 @@ from novacron.core.ids import ImageId
 from novacron.hypervisor.qemu.accelerator import choose_accelerator, find_qemu
 from novacron.hypervisor.qemu.driver import QemuDriver
 from novacron.launch.guest.build import GuestFiles, build
+from support.s3_servers import S3Server, rclone, seaweedfs
 
 CACHE = Path(tempfile.gettempdir()) / f"novacron-test-{os.getuid()}"
 KERNEL, INITRD, DISK = ImageId("kernel"), ImageId("initrd"), ImageId("disk")
@@ -40,6 +41,20 @@ def accelerator_file() -> Path:
     with FileLock(CACHE / "accelerator.lock"):
         asyncio.run(choose())
     return path
+
+
+@pytest.fixture(scope="session")
+def good_s3() -> Iterator[S3Server]:
+    """An S3 server that keeps its word."""
+    with seaweedfs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def weak_s3() -> Iterator[S3Server]:
+    """An S3 server that ignores conditions and cannot read parts."""
+    with rclone() as server:
+        yield server
 
 
 @pytest.fixture

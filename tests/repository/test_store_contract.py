@@ -1,18 +1,35 @@
 """What every store does, wherever it keeps its objects."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from novacron.repository.careful import CarefulStore
 from novacron.repository.errors import StoreError
 from novacron.repository.folder import FolderStore
 from novacron.repository.store import ObjectExistsError, ObjectMissingError
+from novacron.repository.traits import Traits
+from support.faulty import FaultyStore
 from support.stores import MemoryStore
 
+WEAK = Traits(conditional_create=False, ranged_reads=False, probed_at=0)  # test_probe.py proves it
 
-@pytest.fixture(params=["folder", "memory"])
+
+@pytest.fixture(params=["folder", "memory", "faulty", "good_s3", "weak_s3"])
 def store(request, tmp_path):
-    return FolderStore(tmp_path / "store") if request.param == "folder" else MemoryStore()
+    """Each as repositories use it."""
+    match request.param:
+        case "folder":
+            return FolderStore(tmp_path / "store")
+        case "memory":
+            return MemoryStore()
+        case "faulty":
+            return CarefulStore(FaultyStore(MemoryStore(), seed=1, rate=0.3), sleep=lambda _: None)
+        case "good_s3":
+            return CarefulStore(request.getfixturevalue("good_s3").store(tmp_path.name))
+        case _:
+            return WEAK.fit(CarefulStore(request.getfixturevalue("weak_s3").store(tmp_path.name)))
 
 
 def test_what_is_put_is_there_whole_and_in_parts(store):
@@ -20,7 +37,14 @@ def test_what_is_put_is_there_whole_and_in_parts(store):
     assert store.get("packs/ab/abc") == b"0123456789"
     assert store.get("packs/ab/abc", 3, 4) == b"3456"
     assert store.get("packs/ab/abc", 8, 100) == b"89"
+    assert store.get("packs/ab/abc", 4) == b"456789"
     assert store.get("packs/ab/abc", 100) == b""
+    assert store.get("packs/ab/abc", 10, 5) == b""
+    assert store.get("packs/ab/abc", 3, 0) == b""
+    store.put("packs/ab/abe", b"")
+    assert store.get("packs/ab/abe") == b""
+    with pytest.raises(ObjectMissingError):
+        store.get("packs/ab/abd", 3, 4)
 
 
 def test_a_name_is_put_once(store):
@@ -56,6 +80,13 @@ def test_a_list_tells_what_lies_under_a_prefix(store):
     assert sorted((s.name, s.size_bytes) for s in store.list("packs/")) == [("packs/ab/abc", 12), ("packs/cd/cde", 12)]
     assert all(stored.modified_at > 0 for stored in store.list("packs/"))
     assert list(store.list("manifests/")) == []
+
+
+def test_a_list_of_more_than_one_page_is_whole(store):
+    names = {f"index/{number:064x}" for number in range(1050)}
+    with ThreadPoolExecutor(8) as workers:
+        list(workers.map(lambda name: store.put(name, b""), names))
+    assert sorted(stored.name for stored in store.list("index/")) == sorted(names)
 
 
 def test_what_is_deleted_is_gone_and_its_name_free(store):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from novacron.repository.errors import StoreError
-from novacron.repository.store import NAME, ObjectExistsError, ObjectMissingError, StoredObject
+from novacron.repository.store import ObjectExistsError, ObjectMissingError, StoredObject, checked
 
 
 class MemoryStore:
@@ -18,10 +18,9 @@ class MemoryStore:
         self.before_call = lambda _name: None
 
     def put(self, name: str, data: bytes) -> None:
-        if NAME.fullmatch(name) is None:
-            raise ValueError(f"{name!r} cannot be the name of an object")
-        with self._call(f"put {name}"):
-            if self.objects.setdefault(name, (data, time.time()))[0] is not data:
+        with self._call(f"put {checked(name)}"):
+            kept = (data, time.time())
+            if self.objects.setdefault(name, kept) is not kept:
                 raise ObjectExistsError(name)
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:

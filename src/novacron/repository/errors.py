@@ -1,7 +1,11 @@
 """Errors of repositories.
 
 RepositoryError
+├── AddressError              it cannot be the address of a store, or how to reach it is not said
 ├── StoreError                what keeps the bytes answered with an error (retryable)
+│   ├── StoreRefusedError     it does not take these keys, or they may not do this (not retryable)
+│   ├── BucketMissingError    the bucket of that name is not there (not retryable)
+│   └── StoreUnfitError       it cannot do what is asked of it, now or later (not retryable)
 ├── RepositoryFullError       there is no room for more
 ├── RepositoryMissingError    there is no repository in that place
 ├── RepositoryExistsError     there is one already, which is left alone
@@ -15,7 +19,14 @@ RepositoryError
     └── IndexDamagedError     a segment of the index is damaged; packs can tell it again
 """
 
-from novacron.core.errors import ConflictError, NotFoundError, NovaCronError, RefusedError, VerificationError
+from novacron.core.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    NovaCronError,
+    RefusedError,
+    VerificationError,
+)
 
 
 class RepositoryError(NovaCronError):
@@ -24,11 +35,44 @@ class RepositoryError(NovaCronError):
     code = "repository"
 
 
+class AddressError(RepositoryError, InvalidInputError):
+    """It cannot be the address of a store, or how to reach it is not said."""
+
+    code = "store_address"
+    exit_code = InvalidInputError.exit_code
+    http_status = InvalidInputError.http_status
+
+
 class StoreError(RepositoryError):
     """What keeps the bytes answered with an error."""
 
     code = "store"
     retryable = True
+
+
+class StoreRefusedError(StoreError, RefusedError):
+    """It does not take these keys, or they may not do this."""
+
+    code = "store_refused"
+    exit_code = RefusedError.exit_code
+    http_status = RefusedError.http_status
+    retryable = False
+
+
+class BucketMissingError(StoreError, NotFoundError):
+    """The bucket of that name is not there."""
+
+    code = "bucket_missing"
+    exit_code = NotFoundError.exit_code
+    http_status = NotFoundError.http_status
+    retryable = False
+
+
+class StoreUnfitError(StoreError):
+    """It cannot do what is asked of it, now or later."""
+
+    code = "store_unfit"
+    retryable = False
 
 
 class RepositoryFullError(RepositoryError, ConflictError):

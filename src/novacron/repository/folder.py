@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from novacron.repository.errors import RepositoryFullError, StoreError
-from novacron.repository.store import NAME, ObjectExistsError, ObjectMissingError, StoredObject
+from novacron.repository.store import ObjectExistsError, ObjectMissingError, StoredObject, checked
 
 ASIDE: Final = ".aside"  # no name of an object begins with a dot
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -79,9 +79,7 @@ class FolderStore:
                 path.unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
-        if NAME.fullmatch(name) is None:
-            raise ValueError(f"{name!r} cannot be the name of an object")
-        return self._root / name
+        return self._root / checked(name)
 
     def _make(self, folder: Path) -> None:
         """A folder, durable in those above it."""

@@ -65,13 +65,13 @@ def _remove(repository: Repository, due: set[str], done: Pruned) -> None:
     repository.refresh()
     needed, stored = _needed(repository), repository.packs()
     gone = due - needed.keys()
-    for pack in gone:
+    for pack in sorted(gone):
         repository.store.delete(path(pack))
         done.removed += pack in stored
         done.removed_bytes += stored.get(pack, (0, 0))[0]
     _forget(repository, gone)
     reasons = repository.tombstones()
-    for pack in due:
+    for pack in sorted(due):
         if pack in gone or reasons.get(pack) != DAMAGED:  # what a damaged one holds is stored again by the next writer
             repository.unmark(pack)
 

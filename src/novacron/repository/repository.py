@@ -2,16 +2,19 @@
 
 envelope       the repository's key                 packs/<2>/<64>     chunks
 index/<64>     where chunks lie                     manifests/<name>   what was stored at one time
-tombstones/<64>  a pack that is going, or damaged
+traits         what the store can do                tombstones/<64>    a pack that is going, or damaged
 
 docs/repository.md specifies the bytes. Everything here blocks: call it in threads.
 """
 
 import contextlib
+import time
 from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
 from typing import Final, Self
+
+import structlog
 
 from novacron.repository import manifest as manifests, packs
 from novacron.repository.errors import (
@@ -27,42 +30,59 @@ from novacron.repository.index import FOLDER as INDEX, Index
 from novacron.repository.keys import Keys, Secret, close_envelope, open_envelope
 from novacron.repository.manifest import Manifest
 from novacron.repository.packs import Blob, PackReader
+from novacron.repository.probe import probe
 from novacron.repository.sealing import open_object, seal_object
 from novacron.repository.store import ObjectExistsError, ObjectMissingError, Store
+from novacron.repository.traits import NAME as TRAITS, Traits, decode_traits
 
 ENVELOPE: Final = "envelope"
 TOMBSTONES: Final = "tombstones/"
 READERS: Final = 64  # packs whose subkey is kept
+log = structlog.get_logger()
 
 
 class Repository:
     """``create`` or ``open`` one. Safe for several threads."""
 
-    def __init__(self, store: Store, keys: Keys, cache: Path) -> None:
-        self.store = store
+    def __init__(self, store: Store, keys: Keys, cache: Path, traits: Traits) -> None:
+        self.store = traits.fit(store)
         self.keys = keys
-        self.index = Index(store, keys, cache)
+        self.traits = traits
+        self.index = Index(self.store, keys, cache)
         self._readers: OrderedDict[str, PackReader] = OrderedDict()
         self._lock = Lock()
+        for weakness in traits.weaknesses():
+            log.warning("repository_store_weak", cause=weakness)
 
     @classmethod
     def create(cls, store: Store, secret: Secret, cache: Path) -> Self:
-        """A new one, with a key of its own in an envelope for ``secret``; raises RepositoryExistsError."""
+        """A new one, with a key of its own in an envelope for ``secret``; the store is probed first.
+
+        Raises RepositoryExistsError, StoreUnfitError.
+        """
+        if _envelope(store) is not None:
+            raise RepositoryExistsError("there is a repository in that place already")
+        traits = _probed(store)
         keys = Keys.new()
-        try:
-            store.put(ENVELOPE, close_envelope(keys, secret))
-        except ObjectExistsError:
-            raise RepositoryExistsError("there is a repository in that place already") from None
-        return cls(store, keys, cache)
+        envelope = close_envelope(keys, secret)
+        with contextlib.suppress(ObjectExistsError):
+            traits.fit(store).put(ENVELOPE, envelope)
+        if _envelope(store) != envelope:  # also where a weak store lets two put it
+            raise RepositoryExistsError("there is a repository in that place already")
+        return cls(store, keys, cache, traits)
 
     @classmethod
     def open(cls, store: Store, secret: Secret, cache: Path) -> Self:
-        """Raises RepositoryMissingError, WrongKeyError, DamagedError (of the envelope alone: see ``refresh``)."""
+        """Raises RepositoryMissingError, WrongKeyError, DamagedError (not of the index: see ``refresh``)."""
+        envelope = _envelope(store)
+        if envelope is None:
+            raise RepositoryMissingError("there is no repository in that place")
+        keys = open_envelope(envelope, secret)
         try:
-            envelope = store.get(ENVELOPE)
+            traits = decode_traits(store.get(TRAITS))
         except ObjectMissingError:
-            raise RepositoryMissingError("there is no repository in that place") from None
-        return cls(store, open_envelope(envelope, secret), cache)
+            traits = _probed(store)
+        return cls(store, keys, cache, traits)
 
     def refresh(self) -> None:
         """Know what others have stored and marked meanwhile; raises IndexDamagedError."""
@@ -150,3 +170,19 @@ class Repository:
             if len(self._readers) > READERS:
                 self._readers.popitem(last=False)
         return reader
+
+
+def _envelope(store: Store) -> bytes | None:
+    try:
+        return store.get(ENVELOPE)
+    except ObjectMissingError:
+        return None
+
+
+def _probed(store: Store) -> Traits:
+    """What the store can do, found out now and written down."""
+    traits = probe(store, now=time.time())
+    store.delete(TRAITS)  # of one that was broken off
+    with contextlib.suppress(ObjectExistsError):  # another has found the same
+        store.put(TRAITS, traits.encode())
+    return traits

@@ -8,6 +8,13 @@ from typing import Final, Protocol
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*){0,3}")
 
 
+def checked(name: str) -> str:
+    """The name; raises ValueError when no object can have it."""
+    if NAME.fullmatch(name) is None:
+        raise ValueError(f"{name!r} cannot be the name of an object")
+    return name
+
+
 class ObjectExistsError(Exception):
     """An object of that name is there; it was left alone."""
 

@@ -1,0 +1,33 @@
+"""A store by its address: a folder's path, or ``s3://BUCKET`` and, with a slash, a prefix."""
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from novacron.repository.careful import CarefulStore
+from novacron.repository.errors import AddressError
+from novacron.repository.folder import FolderStore
+from novacron.repository.s3 import S3Store
+from novacron.repository.s3_access import read_access
+from novacron.repository.store import Store
+
+_S3: Final = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)/?")
+
+
+def open_store(address: str, access_file: Path | None = None) -> Store:
+    """The one way to a store. S3's keys come from ``access_file``, else from the environment; raises AddressError.
+
+    Nothing is asked of the store yet.
+    """
+    if "://" not in address:
+        if not address:
+            raise AddressError("a store's address must not be empty")
+        return FolderStore(Path(address).expanduser().absolute())
+    found = _S3.fullmatch(address)
+    if found is None:
+        raise AddressError(
+            f"{address.partition('://')[0]}://… is not the address of a store",
+            next_command="give a folder's path, or s3://BUCKET/PREFIX",
+        )
+    return CarefulStore(S3Store(found[1], found[2].removeprefix("/"), read_access(access_file, os.environ)))

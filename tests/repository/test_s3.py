@@ -2,8 +2,10 @@
 
 import random
 import socket
+import ssl
+import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import msgspec
 import pytest
@@ -54,8 +56,24 @@ def access_file(tmp_path, good_s3):
     return path
 
 
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """Of a site of its own: its certificate, and a server's context."""
+    folder = tmp_path_factory.mktemp("authority")
+    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    end = ["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"]
+    for command in (
+        [*new, "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem"],
+        [*new, "-subj", "/CN=s3", "-keyout", "s3.key", "-out", "s3.pem", "-CA", "ca.pem", "-CAkey", "ca.key", *end],
+    ):
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "s3.pem", folder / "s3.key")
+    return folder / "ca.pem", context
+
+
 @contextmanager
-def answering(status: str, body: str = "", *, length: int | None = None):
+def answering(status: str, body: str = "", *, length: int | None = None, tls: ssl.SSLContext | None = None):
     """A service that answers every request so; where it is, and how many it has had."""
     requests = []
     head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(body) if length is None else length}\r\n"
@@ -66,14 +84,14 @@ def answering(status: str, body: str = "", *, length: int | None = None):
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with connection:
-                requests.append(connection.recv(65536))
-                connection.sendall(f"{head}\r\n{body}".encode())
+            with connection, suppress(ssl.SSLError), tls.wrap_socket(connection, True) if tls else connection as peer:
+                requests.append(peer.recv(65536))
+                peer.sendall(f"{head}\r\n{body}".encode())
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve)
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", requests
+        yield f"http{'s' if tls else ''}://localhost:{listener.getsockname()[1]}", requests
         listener.shutdown(socket.SHUT_RDWR)
     thread.join()
 
@@ -130,6 +148,20 @@ def test_a_service_that_is_not_there_or_says_nothing_is_told():
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         assert "did not answer in time" in failure_of(endpoint, timeout_s=0.2).cause
     assert "cannot be reached" in failure_of(endpoint).cause
+
+
+def test_a_certificate_of_a_site_is_trusted_when_its_authority_is_named(authority, tmp_path):
+    file, context = authority
+    with answering("404 Not Found", tls=context) as (endpoint, requests):
+        told = failure_of(endpoint)
+        assert ("not trusted" in told.cause, told.retryable, "ca_file" in told.next_command) == (True, False, True)
+        assert requests == []
+        with pytest.raises(ObjectMissingError):
+            store_at(endpoint, ca_file=str(file)).get("envelope")
+    (tmp_path / "none.pem").write_text("no certificate")
+    for wrong in ("none.pem", "missing.pem"):
+        with pytest.raises(AddressError, match=wrong):
+            store_at(endpoint, ca_file=str(tmp_path / wrong))
 
 
 def test_an_answer_that_is_cut_or_makes_no_sense_is_told():

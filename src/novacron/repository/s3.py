@@ -18,7 +18,7 @@ from novacron.repository.store import ObjectMissingError, StoredObject, checked
 
 if TYPE_CHECKING:  # they exist for type checkers alone
     from obstore import GetOptions
-    from obstore.store import S3Credential
+    from obstore.store import ClientConfig, S3Credential
 
 CONNECT_S: Final = 10.0
 
@@ -34,6 +34,13 @@ class S3Store:
             "token": access.session_token or None,
             "expires_at": None,
         }
+        options: ClientConfig = {
+            "allow_http": url.startswith("http://"),
+            "connect_timeout": timedelta(seconds=min(CONNECT_S, access.timeout_s)),
+            "timeout": timedelta(seconds=access.timeout_s),
+        }
+        if authorities := access.authorities():
+            options["root_certificate"] = authorities
         self._place = Place(bucket, url)
         self._bucket = Bucket(
             bucket,
@@ -44,11 +51,7 @@ class S3Store:
             disable_bulk_delete=True,
             # Asked for them, the library shows no secrets, and takes none from the environment.
             credential_provider=lambda: keys,
-            client_options={
-                "allow_http": url.startswith("http://"),
-                "connect_timeout": timedelta(seconds=min(CONNECT_S, access.timeout_s)),
-                "timeout": timedelta(seconds=access.timeout_s),
-            },
+            client_options=options,
             retry_config={"max_retries": 0},
         )
 

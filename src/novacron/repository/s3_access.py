@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from cryptography import x509
 from msgspec import Struct
 
 from novacron.repository.errors import AddressError
@@ -16,6 +17,7 @@ VARIABLES: Final = {
     "session_token": ("AWS_SESSION_TOKEN",),
     "endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
     "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    "ca_file": ("AWS_CA_BUNDLE",),
     "path_style": ("S3_PATH_STYLE",),
     "timeout_s": ("S3_TIMEOUT_S",),
 }
@@ -23,13 +25,17 @@ SECRET: Final = frozenset({"secret_access_key", "session_token"})
 
 
 class S3Access(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Without ``endpoint`` it is Amazon's of the region. ``timeout_s`` is for one request, as with a pack of 24 MiB."""
+    """Without ``endpoint`` it is Amazon's of the region. ``timeout_s`` is for one request, as with a pack of 24 MiB.
+
+    ``ca_file`` names certificates in PEM of authorities beside those that the system trusts.
+    """
 
     access_key_id: str
     secret_access_key: str
     session_token: str = ""
     endpoint: str = ""
     region: str = "us-east-1"
+    ca_file: str = ""
     path_style: bool = True
     timeout_s: float = 120.0
 
@@ -45,6 +51,17 @@ class S3Access(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         url = (self.endpoint or f"https://s3.{self.region}.amazonaws.com").rstrip("/")
         scheme, _, host = url.partition("://")
         return url if self.path_style else f"{scheme}://{bucket}.{host}"
+
+    def authorities(self) -> bytes:
+        """PEM certificates, trusted beside the system's; empty without a file. Raises AddressError."""
+        if not self.ca_file:
+            return b""
+        try:
+            content = Path(self.ca_file).read_bytes()
+            x509.load_pem_x509_certificates(content)
+        except (OSError, ValueError) as error:
+            raise AddressError(f"{self.ca_file} holds no certificates that can be read: {error}") from error
+        return content
 
 
 def read_access(file: Path | None, environment: Mapping[str, str]) -> S3Access:

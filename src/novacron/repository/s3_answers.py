@@ -72,6 +72,10 @@ def _unanswered(text: str, place: Place, name: str) -> StoreError:
     """Of an answer that did not come, broke off, or made no sense."""
     if "non-partial response" in text:
         return StoreUnfitError(f"S3 at {place.url} cannot read a part of an object")
+    if "InvalidCertificate" in text:
+        return StoreUnfitError(
+            f"the certificate of S3 at {place.url} is not trusted", next_command="name its authority's file as ca_file"
+        )
     silent = _SILENT.search(text)
     what = {"Connect": "cannot be reached", "Timeout": "did not answer in time"}[silent[1]] if silent else "broke off"
     return StoreError(f"S3 at {place.url} {what} ({name})", next_command=f"curl -sSI {place.url}")

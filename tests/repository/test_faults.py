@@ -17,7 +17,7 @@ from novacron.repository.repository import Repository
 from novacron.repository.store import ObjectExistsError, ObjectMissingError
 from novacron.repository.writer import Writer
 from support.faulty import FaultyStore
-from support.stores import MemoryStore
+from support.stores import MemoryStore, OverwritingStore
 
 KEY = Secret.file(b"k" * 32)
 LATER = 2_000_000_000.0
@@ -106,9 +106,9 @@ def test_what_cannot_pass_is_not_tried_again():
 class Run:
     """Backups, restores, deletions and prunes, drawn by a seed; what must be there afterwards is known."""
 
-    def __init__(self, seed: int, folder) -> None:
+    def __init__(self, memory: MemoryStore, seed: int, folder) -> None:
         self.draw = random.Random(seed)
-        self.memory = MemoryStore()
+        self.memory = memory
         Repository.create(self.memory, KEY, folder / "first")
         self.network = FaultyStore(self.memory, seed, 0.08, most=1000, outages=0.004)
         self.folder = folder
@@ -185,10 +185,11 @@ def repeatable(monkeypatch):
 
 
 @pytest.mark.usefixtures("repeatable")
-async def test_nothing_that_a_manifest_refers_to_is_lost_over_a_bad_network(tmp_path):
+@pytest.mark.parametrize("kind", [MemoryStore, OverwritingStore])
+async def test_nothing_that_a_manifest_refers_to_is_lost_over_a_bad_network(kind, tmp_path):
     failures, faults = 0, set()
-    for seed in range(30):
-        run = Run(seed, tmp_path / str(seed))
+    for seed in range(20):
+        run = Run(kind(), seed, tmp_path / str(seed))
         for number in range(15):
             await run.step(number)
         await run.look()

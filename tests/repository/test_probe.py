@@ -11,17 +11,9 @@ from novacron.repository.probe import probe
 from novacron.repository.repository import Repository
 from novacron.repository.traits import Traits, decode_traits
 from support.faulty import FaultyStore
-from support.stores import MemoryStore
+from support.stores import MemoryStore, OverwritingStore
 
 KEY = Secret.file(b"k" * 32)
-
-
-class Overwriting(MemoryStore):
-    """It takes no notice of what is there."""
-
-    def put(self, name, data):
-        self.objects.pop(name, None)
-        super().put(name, data)
 
 
 class LettingAllWin(MemoryStore):
@@ -83,7 +75,7 @@ def test_a_weak_s3_is_found_weak_and_its_weaknesses_are_said(weak_s3, tmp_path):
     assert list(store.list("probe/")) == []
 
 
-@pytest.mark.parametrize("make", [Overwriting, LettingAllWin])
+@pytest.mark.parametrize("make", [OverwritingStore, LettingAllWin])
 @pytest.mark.parametrize("careful", [False, True])
 def test_a_store_that_lets_several_win_is_weak(make, careful):
     store = CarefulStore(make()) if careful else make()
@@ -112,7 +104,7 @@ def test_a_store_that_fails_for_a_while_is_not_called_weak():
 
 
 def test_the_weaknesses_are_kept_with_the_repository_and_said_at_each_opening(tmp_path):
-    store = Overwriting()
+    store = OverwritingStore()
     with structlog.testing.capture_logs() as at_creation:
         Repository.create(store, KEY, tmp_path / "cache")
     with structlog.testing.capture_logs() as at_opening:
@@ -140,7 +132,7 @@ def test_damaged_traits_are_told_with_what_to_do(tmp_path):
 
 
 def test_a_repository_in_a_weak_store_is_not_made_twice(tmp_path):
-    store = Overwriting()
+    store = OverwritingStore()
     Repository.create(store, KEY, tmp_path / "cache")
     envelope = store.objects["envelope"]
     with pytest.raises(RepositoryExistsError):
@@ -149,8 +141,8 @@ def test_a_repository_in_a_weak_store_is_not_made_twice(tmp_path):
 
 
 def test_whoever_loses_the_race_to_make_a_repository_in_a_weak_store_is_told(tmp_path):
-    store = Overwriting()
-    other = Overwriting()
+    store = OverwritingStore()
+    other = OverwritingStore()
     Repository.create(other, KEY, tmp_path / "other")
 
     def overtaken(call: str) -> None:

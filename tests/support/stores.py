@@ -50,6 +50,14 @@ class MemoryStore:
         return _Call(self, breaks=self.calls == self.breaks_at)
 
 
+class OverwritingStore(MemoryStore):
+    """A weak one: it takes no notice of what is there."""
+
+    def put(self, name: str, data: bytes) -> None:
+        self.objects.pop(name, None)
+        super().put(name, data)
+
+
 class _Call:
     def __init__(self, store: MemoryStore, *, breaks: bool) -> None:
         self._after, self._breaks = store.after, breaks

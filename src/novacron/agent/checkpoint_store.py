@@ -12,8 +12,9 @@ from typing import Final
 import structlog
 
 from novacron.core.ids import CheckpointId
+from novacron.repository.address import open_store
 from novacron.repository.errors import ChunkUnknownError, IndexDamagedError, RepositoryMissingError, WrongKeyError
-from novacron.repository.folder import FolderStore
+from novacron.repository.folder import clear_aside
 from novacron.repository.keys import Secret
 from novacron.repository.prune import Pruned, prune
 from novacron.repository.repository import Repository
@@ -64,13 +65,13 @@ class CheckpointStore:
             return await prune_now(repository)
 
     def _open(self) -> Repository:
-        store = FolderStore(self.folder)
+        store = open_store(str(self.folder))
         secret = self._secret()
         try:
             repository = Repository.open(store, secret, self._cache)
         except RepositoryMissingError:
             repository = Repository.create(store, secret, self._cache)
-        store.clear_aside()
+        clear_aside(self.folder)
         _refresh(repository)
         return repository
 

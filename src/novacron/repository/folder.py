@@ -72,12 +72,6 @@ class FolderStore:
                 return
             _sync(path.parent)
 
-    def clear_aside(self) -> None:
-        """Remove what writers that were killed had begun; call it when nobody writes."""
-        if self._aside.is_dir():
-            for path in self._aside.iterdir():
-                path.unlink(missing_ok=True)
-
     def _path(self, name: str) -> Path:
         return self._root / checked(name)
 
@@ -100,6 +94,13 @@ class FolderStore:
                     f"the file system of the repository {self._root} is full", next_command=f"df -h {self._root}"
                 ) from error
             raise StoreError(f"{self._root / name}: {error.strerror or error}") from error
+
+
+def clear_aside(root: Path) -> None:
+    """Remove what writers that were killed had begun; call it when nobody writes."""
+    if (root / ASIDE).is_dir():
+        for path in (root / ASIDE).iterdir():
+            path.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:

@@ -1,5 +1,8 @@
 """What a store can do is found out before a repository lies there, kept with it, and said again."""
 
+import errno
+import os
+
 import pytest
 import structlog
 
@@ -57,6 +60,16 @@ def test_a_good_store_is_found_good_and_left_clean(make):
 
 def test_a_folder_is_a_good_store(tmp_path):
     assert probe(FolderStore(tmp_path), now=7).weaknesses() == ()
+
+
+def test_a_folder_without_hard_links_is_refused(tmp_path, monkeypatch):
+    def link(*_) -> None:
+        raise PermissionError(errno.EPERM, "as on FAT")
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(StoreUnfitError, match="no hard links"):
+        Repository.create(FolderStore(tmp_path / "store"), KEY, tmp_path / "cache")
+    assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
 
 
 def test_a_good_s3_is_found_good(good_s3, tmp_path):

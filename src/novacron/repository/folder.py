@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from novacron.repository.errors import RepositoryFullError, StoreError
+from novacron.repository.errors import RepositoryFullError, StoreError, StoreUnfitError
 from novacron.repository.store import ObjectExistsError, ObjectMissingError, StoredObject, checked
 
 ASIDE: Final = ".aside"  # no name of an object begins with a dot
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 class FolderStore:
@@ -34,10 +35,7 @@ class FolderStore:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                try:
-                    os.link(aside, target)
-                except FileExistsError:
-                    raise ObjectExistsError(name) from None
+                self._link(aside, name)
             finally:
                 aside.unlink(missing_ok=True)
             _sync(target.parent)
@@ -71,6 +69,19 @@ class FolderStore:
             except FileNotFoundError:
                 return
             _sync(path.parent)
+
+    def _link(self, aside: Path, name: str) -> None:
+        try:
+            os.link(aside, self._root / name)
+        except FileExistsError:
+            raise ObjectExistsError(name) from None
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            raise StoreUnfitError(
+                f"the file system of {self._root} has no hard links: no repository can lie there",
+                next_command="choose a folder on another file system",
+            ) from error
 
     def _path(self, name: str) -> Path:
         return self._root / checked(name)

@@ -10,8 +10,10 @@
 
 #include "blake3_pages.h"
 #include "blocks.h"
+#include "cuts.h"
 #include "pages.h"
 #include "records.h"
+#include "sorted_records.h"
 
 namespace nb = nanobind;
 using namespace novacron;
@@ -55,6 +57,13 @@ nb::bytes as_bytes(const std::vector<T>& values) {
 }
 
 nb::bytes as_bytes(const std::string& text) { return nb::bytes(text.data(), text.size()); }
+
+template <typename Pairs>
+nb::list as_list(const Pairs& pairs) {
+    nb::list out;
+    for (const auto& [first, second] : pairs) out.append(nb::make_tuple(first, second));
+    return out;
+}
 
 std::vector<Digest> as_digests(nb::bytes bytes) {
     if (bytes.size() % sizeof(Digest)) throw nb::value_error("not a whole number of digests");
@@ -127,9 +136,7 @@ class PyBlockEncoder {
 
     nb::list held(uint64_t first, uint64_t count) const {
         check(first, count);
-        nb::list out;
-        for (const auto& [block, blocks] : encoder_.index().held(first, count)) out.append(nb::make_tuple(block, blocks));
-        return out;
+        return as_list(encoder_.index().held(first, count));
     }
 
     const BlockIndex& index() const { return encoder_.index(); }
@@ -220,6 +227,33 @@ nb::list block_runs(nb::handle ops, uint64_t pages) {
     return out;
 }
 
+nb::list cut_chunks(nb::handle data, nb::object key) {
+    const Buffer d(data, false);
+    if (d.size() / kPageBytes >= UINT32_MAX) throw nb::value_error("more than can be cut at once");
+    const Key words = key.is_none() ? Key{} : make_key(nb::cast<nb::bytes>(key));
+    const bool fixed = key.is_none();
+    Cuts cuts;
+    {
+        nb::gil_scoped_release released;
+        cuts = fixed ? cut_fixed(d.data(), d.size()) : cut_by_content(d.data(), d.size(), words);
+    }
+    return as_list(cuts);
+}
+
+nb::list find_in_records(nb::handle records, size_t first, size_t count, size_t width, nb::bytes prefixes) {
+    const Buffer r(records, false);
+    if (width < kPrefixBytes || first > r.size() || count > (r.size() - first) / width || count >= UINT32_MAX ||
+        prefixes.size() % kPrefixBytes)
+        throw nb::value_error("records or prefixes that cannot be");
+    std::vector<std::pair<uint32_t, uint32_t>> found;
+    {
+        nb::gil_scoped_release released;
+        found = find_records(r.data() + first, count, width, reinterpret_cast<const uint8_t*>(prefixes.c_str()),
+                             prefixes.size() / kPrefixBytes);
+    }
+    return as_list(found);
+}
+
 nb::tuple scan(nb::handle data, size_t position, int current, const std::vector<std::string>& names,
                const std::vector<uint64_t>& lengths) {
     const Buffer d(data, false);
@@ -247,6 +281,8 @@ NB_MODULE(_kernels, m) {
     m.def("read_ops", &read_ops);
     m.def("block_runs", &block_runs);
     m.def("scan_records", &scan);
+    m.def("cut_chunks", &cut_chunks, nb::arg(), nb::arg().none());
+    m.def("find_records", &find_in_records);
     nb::class_<PyBlockEncoder>(m, "BlockEncoder")
         .def(nb::init<uint64_t, nb::bytes, bool>())
         .def("encode", &PyBlockEncoder::encode)

@@ -35,7 +35,7 @@ async def captured(driver, machine, repository, name, tmp_path) -> tuple[Capture
         streams = await capture.store()
     finally:
         ram.unlink()
-    writer.commit(name, Manifest(CLOCK.now(), streams))
+    writer.commit(name, Manifest(CLOCK.now(), repository.chunker.name, streams))
     return capture, writer
 
 

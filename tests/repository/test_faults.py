@@ -8,7 +8,8 @@ import pytest
 from novacron.repository import reader, writer
 from novacron.repository.careful import ATTEMPTS, CarefulStore
 from novacron.repository.check import check
-from novacron.repository.chunks import CHUNK_BYTES
+from novacron.repository.chunkers import BY_CONTENT, FIXED
+from novacron.repository.chunks import MAX_CHUNK_BYTES as CHUNK_BYTES
 from novacron.repository.errors import StoreError, StoreUnfitError
 from novacron.repository.keys import Secret
 from novacron.repository.manifest import Manifest, Stream
@@ -109,7 +110,7 @@ class Run:
     def __init__(self, memory: MemoryStore, seed: int, folder) -> None:
         self.draw = random.Random(seed)
         self.memory = memory
-        Repository.create(self.memory, KEY, folder / "first")
+        Repository.create(self.memory, KEY, folder / "first", (FIXED, BY_CONTENT)[seed % 2])
         self.network = FaultyStore(self.memory, seed, 0.08, most=1000, outages=0.004)
         self.folder = folder
         self.contents: dict[str, bytes] = {}  # all that were ever begun
@@ -149,8 +150,8 @@ class Run:
                 yield at, content[at : at + CHUNK_BYTES]
 
         writing = Writer(repository)
-        stream = Stream.of("disk", len(content), await writing.store(pieces()))
-        writing.commit(name, Manifest(1.0, (stream,)))
+        stream = await writing.store(Stream.empty("disk", len(content)), pieces())
+        writing.commit(name, Manifest(1.0, repository.chunker.name, (stream,)))
         self.kept.add(name)
 
     async def read(self, repository: Repository, name: str | None) -> None:

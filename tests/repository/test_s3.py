@@ -16,7 +16,7 @@ from novacron.repository import reader
 from novacron.repository.address import open_store
 from novacron.repository.careful import CarefulStore
 from novacron.repository.check import check
-from novacron.repository.chunks import CHUNK_BYTES
+from novacron.repository.chunks import MAX_CHUNK_BYTES as CHUNK_BYTES
 from novacron.repository.errors import (
     AddressError,
     BucketMissingError,
@@ -287,13 +287,13 @@ async def test_a_repository_in_a_bucket_stores_reads_prunes_and_is_whole(request
     contents = {name: random.Random(name).randbytes(20 * CHUNK_BYTES) for name in ("one", "two")}
     for name, content in contents.items():
         writer = Writer(repository)
-        stream = Stream.of("disk", len(content), await writer.store(pieces(content)))
-        writer.commit(name, Manifest(1.0, (stream,)))
+        stream = await writer.store(Stream.empty("disk", len(content)), pieces(content))
+        writer.commit(name, Manifest(1.0, repository.chunker.name, (stream,)))
     again = Repository.open(store, Secret.file(b"k" * 32), tmp_path / "again")
     again.refresh()
     assert again.traits == repository.traits
     again.delete_manifest("one")
-    assert prune(again, grace_s=0, now=2_000_000_000.0).removed == 1
+    assert prune(again, grace_s=0, now=2_000_000_000.0).removed == 2  # of content, and of pages
     stream = again.manifest("two").stream("disk")
     assert b"".join([data async for _, data in reader.pieces(again, stream)]) == contents["two"]
     assert check(again, read=True).faults == []

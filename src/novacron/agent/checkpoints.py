@@ -195,7 +195,7 @@ class Checkpoints:
             stored_bytes=writer.written.stored_bytes,
             expires_at=taken_at + order.keep_s if order.keep_s else 0.0,
         )
-        manifest = Manifest(taken_at, streams, msgspec.to_builtins(facts))
+        manifest = Manifest(taken_at, repository.chunker.name, streams, msgspec.to_builtins(facts))
         await asyncio.to_thread(writer.commit, order.checkpoint_id, manifest)
         return facts
 
@@ -292,9 +292,9 @@ def _spare(others: dict[CheckpointId, CheckpointFacts], vm_id: VmId) -> Iterator
 
 def _takes(repository: Repository, names: Iterable[CheckpointId]) -> int:
     """Bytes that the content of these checkpoints takes, each chunk counted once."""
-    chunks = {identity for name in names for identity in repository.manifest(name).chunk_ids()}
-    places = (repository.index.safe(identity) for identity in chunks)
-    return sum(place.length for place in places if place is not None)
+    passed: set[bytes] = set()
+    chunks = {identity for name in names for identity in repository.needs(repository.manifest(name), passed)}
+    return sum(places[0].length for places in repository.index.find(list(chunks)) if places)
 
 
 async def _end(work: _Work) -> None:

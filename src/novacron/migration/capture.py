@@ -19,7 +19,8 @@ from novacron.migration.disk_capture import DiskCapture
 from novacron.migration.qemu_watch import QemuWatch
 from novacron.migration.ram_file import RamFile
 from novacron.repository.manifest import Stream
-from novacron.repository.writer import Piece, Writer
+from novacron.repository.regions import Piece
+from novacron.repository.writer import Writer
 
 DOWNTIME_MS: Final = 100  # that QEMU aims at; the last round of the disks comes on top
 ROUNDS: Final = 12  # of memory; a guest that has not settled by then stands still for the rest
@@ -107,11 +108,11 @@ class Capture:
         """What was taken, in the repository."""
         self.stages.phase = "storing"
         ram_bytes = self._ram_path.stat().st_size
-        ram = Stream.of(RAM, ram_bytes, await self._writer.store(_read(self._ram_path)))
+        ram = await self._writer.store(Stream.empty(RAM, ram_bytes), _read(self._ram_path))
         devices = bytes(self._ram.device)
         return (
             ram,
-            Stream.of(DEVICES, len(devices), await self._writer.store(_whole(devices))),
+            await self._writer.store(Stream.empty(DEVICES, len(devices)), _whole(devices)),
             *await self._disks.streams(),
         )
 

@@ -16,14 +16,14 @@ from novacron.core.units import MIB
 from novacron.hypervisor.driver import Machine
 from novacron.hypervisor.nbd.client import NbdClient
 from novacron.hypervisor.nbd.messages import ALLOCATION, DIRTY, ZERO, Extent
-from novacron.repository.chunks import CHUNK_BYTES
 from novacron.repository.manifest import Stream
-from novacron.repository.writer import Piece, Writer
+from novacron.repository.regions import Piece
+from novacron.repository.writer import Writer
 
 BITMAP: Final = "novacron-checkpoint-"  # and the number of the round
 READ_BYTES: Final = MIB
 READS_IN_FLIGHT: Final = 4
-Range = tuple[int, int]  # first byte and length: whole chunks
+Range = tuple[int, int]  # first byte and length: whole units of the chunker
 Work = Callable[[int, list[Range], NbdClient], Awaitable[None]]
 
 
@@ -36,7 +36,8 @@ class DiskCapture:
         self._aside = aside
         self._disks = machine.spec.disks
         self._names = [disk.id for disk in self._disks]
-        self._chunks: list[dict[int, bytes]] = [{} for _ in self._disks]
+        self._unit_bytes = writer.unit_bytes
+        self._streams = [Stream.empty(f"disk/{disk.id}", disk.size_bytes) for disk in self._disks]
         self._held: list[list[Range]] = [[] for _ in self._disks]
         self._round = 0
         self.in_use_bytes = 0  # of all disks, known after ``copy``
@@ -63,11 +64,8 @@ class DiskCapture:
     async def streams(self) -> tuple[Stream, ...]:
         """Store what was held; the disks as they were at that instant."""
         for number, ranges in enumerate(self._held):
-            await self._take(number, ranges, _read_file(self._aside / str(number), _pieces(ranges)))
-        return tuple(
-            Stream.of(f"disk/{disk.id}", disk.size_bytes, chunks)
-            for disk, chunks in zip(self._disks, self._chunks, strict=True)
-        )
+            await self._take(number, _read_file(self._aside / str(number), _pieces(ranges)))
+        return tuple(self._streams)
 
     async def _rotated(self, work: Work) -> int:
         if not self._names:
@@ -80,19 +78,20 @@ class DiskCapture:
         return found
 
     async def _each(self, bitmap: str, work: Work) -> int:
-        """``work`` on the chunks of every disk that ``bitmap`` marks, or all that are in use."""
+        """``work`` on the units of every disk that ``bitmap`` marks, or all that are in use."""
         total = 0
         for number, export in enumerate(await self._machine.export_readable(self._names, bitmap)):
             context = export.bitmap or ALLOCATION
             async with NbdClient.connect(export, contexts=[context]) as disk:
-                ranges = list(_whole_chunks(await disk.extents(context), context, self._disks[number].size_bytes))
+                extents, size_bytes = await disk.extents(context), self._disks[number].size_bytes
+                ranges = list(_whole_units(extents, context, size_bytes, self._unit_bytes))
                 total += sum(length for _, length in ranges)
                 await work(number, ranges, disk)
         await self._machine.end_exports()
         return total
 
     async def _store(self, number: int, ranges: list[Range], disk: NbdClient) -> None:
-        await self._take(number, ranges, _read(disk, _pieces(ranges)))
+        await self._take(number, _read(disk, _pieces(ranges)))
 
     async def _put_aside(self, number: int, ranges: list[Range], disk: NbdClient) -> None:
         self._held[number] = ranges
@@ -101,13 +100,9 @@ class DiskCapture:
             async for offset, data in _read(disk, _pieces(ranges)):
                 await asyncio.to_thread(os.pwrite, file.fileno(), data, offset)
 
-    async def _take(self, number: int, ranges: list[Range], pieces: AsyncIterator[Piece]) -> None:
-        """What these ranges hold now, zeros included."""
-        found = await self._writer.store(pieces)
-        for offset, length in ranges:
-            for chunk in range(offset // CHUNK_BYTES, -(-(offset + length) // CHUNK_BYTES)):
-                self._chunks[number].pop(chunk, None)
-        self._chunks[number].update(found)
+    async def _take(self, number: int, pieces: AsyncIterator[Piece]) -> None:
+        """What these parts of a disk hold now, zeros included."""
+        self._streams[number] = await self._writer.store(self._streams[number], pieces)
 
 
 async def forget_rounds(machine: Machine) -> None:
@@ -117,18 +112,18 @@ async def forget_rounds(machine: Machine) -> None:
         await machine.drop_tracking([disk.id for disk in machine.spec.disks], bitmap)
 
 
-def _whole_chunks(extents: Iterable[Extent], context: str, size_bytes: int) -> Iterator[Range]:
-    """Chunks that wanted extents touch, neighbours joined."""
+def _whole_units(extents: Iterable[Extent], context: str, size_bytes: int, unit_bytes: int) -> Iterator[Range]:
+    """Units that wanted extents touch, neighbours joined."""
     first = end = 0
     for extent in extents:
         if bool(extent.flags & ZERO) if context == ALLOCATION else not extent.flags & DIRTY:
             continue
-        begins = extent.offset // CHUNK_BYTES * CHUNK_BYTES
+        begins = extent.offset // unit_bytes * unit_bytes
         if begins > end:
             if end > first:
                 yield first, end - first
             first = begins
-        end = min(size_bytes, -(-(extent.offset + extent.length) // CHUNK_BYTES) * CHUNK_BYTES)
+        end = min(size_bytes, -(-(extent.offset + extent.length) // unit_bytes) * unit_bytes)
     if end > first:
         yield first, end - first
 

@@ -1,14 +1,19 @@
 """Checking: is everything there that manifests refer to, and is it what was stored?"""
 
-from collections.abc import Callable
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Final
 
-from novacron.core.errors import NovaCronError
 from novacron.repository.errors import ChunkUnknownError, DamagedError, PackMissingError
 from novacron.repository.manifest import Manifest
 from novacron.repository.packs import PackReader
 from novacron.repository.prune import DAMAGED
 from novacron.repository.repository import Repository
+
+AT_A_TIME: Final = min(4, os.cpu_count() or 1)  # packs that are read, each of them whole in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +30,29 @@ class Checked:
     """What was looked at, and what is wrong."""
 
     manifests: int = 0
-    chunks: int = 0
+    pages: int = 0  # each once
+    chunks: int = 0  # of those pages
     packs: int = 0
     read_bytes: int = 0
     loose_packs: int = 0  # not in the index: a writer is at work or was broken off, or the index lost them
     faults: list[Fault] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Lost:
+    """What of a manifest, or of one page, cannot be had."""
+
+    packs: Counter[str] = field(default_factory=Counter)  # chunks in each one
+    unknown: int = 0
+    pages: Counter[tuple[str, str]] = field(default_factory=Counter)  # by code and cause
+
+    def __bool__(self) -> bool:
+        return bool(self.packs or self.unknown or self.pages)
+
+    def add(self, other: "_Lost") -> None:
+        self.packs += other.packs
+        self.unknown += other.unknown
+        self.pages += other.pages
 
 
 def check(repository: Repository, *, read: bool, progress: Callable[[Checked], None] = lambda _: None) -> Checked:
@@ -45,15 +68,14 @@ def check(repository: Repository, *, read: bool, progress: Callable[[Checked], N
     done.loose_packs = len(stored.keys() - repository.index.packs())
     bad: set[str] = repository.index.packs() - stored.keys()
     if read:
-        for name, (size, _) in sorted(stored.items()):
-            try:
-                PackReader(repository.store, repository.keys, name).check()
-            except DamagedError as error:
+        for name, error in _read(repository, sorted(stored)):
+            if error is not None:
                 bad.add(name)
                 repository.mark(name, DAMAGED)
                 done.faults.append(Fault(error.code, error.cause))
-            done.read_bytes += size
+            done.read_bytes += stored[name][0]
             progress(done)
+    looked_at: dict[bytes, _Lost | None] = {}
     for name in repository.manifests():
         try:
             manifest = repository.manifest(name)
@@ -61,24 +83,64 @@ def check(repository: Repository, *, read: bool, progress: Callable[[Checked], N
             done.faults.append(Fault(error.code, error.cause, (name,)))
             continue
         done.manifests += 1
-        done.faults += [Fault(error.code, error.cause, (name,)) for error in _missing(repository, manifest, bad, done)]
+        lost = _Lost()
+        for page in _pages(manifest):
+            if page not in looked_at:
+                looked_at[page] = _look(repository, page, bad, done) or None
+                progress(done)
+            lost.add(looked_at[page] or _Lost())
+        done.faults += [Fault(code, cause, (name,)) for code, cause in _told(lost)]
     return done
 
 
-def _missing(repository: Repository, manifest: Manifest, bad: set[str], done: Checked) -> list[NovaCronError]:
-    """One error for each pack, and one for all chunks that no place is known of."""
-    lost: dict[str, int] = {}
-    unknown = 0
-    for identity in set(manifest.chunk_ids()):
-        done.chunks += 1
-        places = {place.pack for place in repository.index.places(identity)}
-        if not places:
-            unknown += 1
-        elif places <= bad:
-            pack = min(places)
-            lost[pack] = lost.get(pack, 0) + 1
-    found: list[NovaCronError] = [
-        PackMissingError(f"{count} chunks lie in pack {pack[:16]}, which is missing or damaged")
-        for pack, count in sorted(lost.items())
-    ]
-    return [*found, *([ChunkUnknownError(f"the index knows no place of {unknown} chunks")] if unknown else [])]
+def _read(repository: Repository, names: list[str]) -> Iterator[tuple[str, DamagedError | None]]:
+    """Packs in their order, and what is wrong with each."""
+    reading: deque[tuple[str, Future[DamagedError | None]]] = deque()
+    with ThreadPoolExecutor(AT_A_TIME) as threads:
+        for name in names:
+            reading.append((name, threads.submit(_damage, repository, name)))
+            if len(reading) > AT_A_TIME:
+                yield reading[0][0], reading.popleft()[1].result()
+        while reading:
+            yield reading[0][0], reading.popleft()[1].result()
+
+
+def _damage(repository: Repository, pack: str) -> DamagedError | None:
+    try:
+        PackReader(repository.store, repository.keys, pack).check()
+    except DamagedError as error:
+        return error
+    return None
+
+
+def _pages(manifest: Manifest) -> Iterator[bytes]:
+    return (page for stream in manifest.streams for _, page in stream.filled())
+
+
+def _look(repository: Repository, page: bytes, bad: set[str], done: Checked) -> _Lost:
+    """One page, and the places of its chunks."""
+    lost = _Lost()
+    done.pages += 1
+    try:
+        identities = [part.identity for part in repository.page(page)]
+    except (DamagedError, ChunkUnknownError) as error:
+        lost.pages[error.code, error.cause] += 1
+        return lost
+    done.chunks += len(identities)
+    for places in repository.index.find(identities):
+        packs = {place.pack for place in places}
+        if not packs:
+            lost.unknown += 1
+        elif packs <= bad:
+            lost.packs[min(packs)] += 1
+    return lost
+
+
+def _told(lost: _Lost) -> Iterator[tuple[str, str]]:
+    """Codes and causes: one for each pack, and one for all chunks that no place is known of."""
+    yield from lost.pages
+    for pack, count in sorted(lost.packs.items()):
+        error = PackMissingError(f"{count} chunks lie in pack {pack[:16]}, which is missing or damaged")
+        yield error.code, error.cause
+    if lost.unknown:
+        yield ChunkUnknownError.code, f"the index knows no place of {lost.unknown} chunks"

@@ -1,46 +1,39 @@
 """Chunks: pieces of a stream, each known by its content.
 
-The chunker ``fixed-256k`` cuts at absolute multiples of 256 KiB; the last chunk of a stream may be shorter. A chunk's
-id is BLAKE3 under the repository's key, whole. A chunk of zeros has no id: it is not stored.
+A chunk's id is BLAKE3 under the repository's key, whole. A chunk of zeros has no id: it is not stored.
 """
 
 from typing import Final
 
 import blake3
+from typing_extensions import Buffer
 
 from novacron.content.codec import decode, encode
 from novacron.content.errors import MalformedContentError
 from novacron.core.units import KIB
 from novacron.repository.errors import DamagedError
 
-CHUNKER: Final = "fixed-256k"
-CHUNK_BYTES: Final = 256 * KIB
+MAX_CHUNK_BYTES: Final = 256 * KIB
 ID_BYTES: Final = 32
 LEVEL: Final = 1  # of zstd
-_ZEROS: Final = bytes(CHUNK_BYTES)
 
 
-def is_zero(chunk: bytes) -> bool:
-    """Whether it need not be stored."""
-    return chunk == (_ZEROS if len(chunk) == CHUNK_BYTES else bytes(len(chunk)))
-
-
-def chunk_id(chunk: bytes, key: bytes) -> bytes:
+def chunk_id(chunk: Buffer, key: bytes) -> bytes:
     """32 bytes."""
     return blake3.blake3(chunk, key=key).digest()
 
 
-def pack_chunk(chunk: bytes, identity: bytes, key: bytes) -> bytes:
+def pack_chunk(chunk: Buffer, identity: bytes, key: bytes) -> bytes:
     """Its frame (``content.codec``), unpacked and hashed again: what memory or compression broke is never stored."""
     frame = encode(chunk, LEVEL)
     unpack_chunk(frame, identity, key)
     return frame
 
 
-def unpack_chunk(frame: bytes, identity: bytes, key: bytes) -> bytes:
+def unpack_chunk(frame: Buffer, identity: bytes, key: bytes) -> bytes:
     """The chunk; raises DamagedError when it is not the one of this id."""
     try:
-        chunk = decode(frame, CHUNK_BYTES)
+        chunk = decode(frame, MAX_CHUNK_BYTES)
     except MalformedContentError as error:
         raise DamagedError(f"chunk {identity.hex()[:16]} cannot be unpacked: {error.cause}") from error
     if chunk_id(chunk, key) != identity:

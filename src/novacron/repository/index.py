@@ -11,21 +11,22 @@ import contextlib
 import mmap
 import secrets
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set as AbstractSet
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import blake3
 
+from novacron.content.records import PREFIX_BYTES, find_records
 from novacron.repository.errors import DamagedError, IndexDamagedError
 from novacron.repository.keys import Keys
-from novacron.repository.packs import Blob
+from novacron.repository.packs import ENTRY as PACK_ENTRY
 from novacron.repository.sealing import open_object, seal_object
 from novacron.repository.store import ObjectExistsError, Store
 
 FOLDER: Final = "index/"
-PREFIX_BYTES: Final = 16
+SEGMENT_ENTRIES: Final = 1 << 18  # a new segment begins when one has as many
 CHECK_BYTES: Final = 32
 _COUNTS: Final = struct.Struct("<II")
 _PACK: Final = struct.Struct("<32s")
@@ -53,28 +54,18 @@ class Segment:
             raise IndexDamagedError(f"segment {name[:16]} of the index is damaged")
         self.packs = [_PACK.unpack_from(content, _COUNTS.size + i * _PACK.size)[0].hex() for i in range(packs)]
 
-    def find(self, prefix: bytes) -> Iterator[Place]:
-        """Every place that it knows."""
-        low, high = 0, self.entries
-        while low < high:
-            middle = (low + high) // 2
-            at = self._first + middle * _ENTRY.size
-            if self._content[at : at + PREFIX_BYTES] < prefix:
-                low = middle + 1
-            else:
-                high = middle
-        while low < self.entries:
-            found, pack, offset, length = _ENTRY.unpack_from(self._content, self._first + low * _ENTRY.size)
-            if found != prefix:
-                return
-            yield Place(self.packs[pack], offset, length)
-            low += 1
+    def find(self, prefixes: bytes) -> Iterator[tuple[int, Place]]:
+        """Of many prefixes, one after the other: the number of each one, with every place that is known of it."""
+        for number, entry in find_records(self._content, self._first, self.entries, _ENTRY.size, prefixes):
+            yield number, self._entry(entry)[1]
 
     def every(self) -> Iterator[tuple[bytes, Place]]:
         """Prefixes and places, in order."""
-        for number in range(self.entries):
-            prefix, pack, offset, length = _ENTRY.unpack_from(self._content, self._first + number * _ENTRY.size)
-            yield prefix, Place(self.packs[pack], offset, length)
+        return map(self._entry, range(self.entries))
+
+    def _entry(self, number: int) -> tuple[bytes, Place]:
+        prefix, pack, offset, length = _ENTRY.unpack_from(self._content, self._first + number * _ENTRY.size)
+        return prefix, Place(self.packs[pack], offset, length)
 
 
 class Index:
@@ -96,22 +87,23 @@ class Index:
             if path.name not in names:
                 path.unlink(missing_ok=True)
 
-    def places(self, identity: bytes) -> list[Place]:
-        """Where a chunk lies, packs that stay first."""
-        prefix = identity[:PREFIX_BYTES]
-        found = [place for segment in tuple(self.segments.values()) for place in segment.find(prefix)]
-        return sorted(found, key=lambda place: place.pack in self.doomed)
-
-    def safe(self, identity: bytes) -> Place | None:
-        """A place in a pack that stays."""
-        return next((place for place in self.places(identity) if place.pack not in self.doomed), None)
+    def find(self, identities: Sequence[bytes]) -> list[list[Place]]:
+        """Where each of these chunks lies, packs that stay first. Many at once cost less."""
+        prefixes = b"".join(identity[:PREFIX_BYTES] for identity in identities)
+        found: list[list[Place]] = [[] for _ in identities]
+        for segment in tuple(self.segments.values()):
+            for number, place in segment.find(prefixes):
+                found[number].append(place)
+        for places in found:
+            places.sort(key=lambda place: place.pack in self.doomed)
+        return found
 
     def packs(self) -> set[str]:
         """Names of all packs that it knows."""
         return {pack for segment in self.segments.values() for pack in segment.packs}
 
-    def add(self, packs: Mapping[str, Iterable[Blob]]) -> str | None:
-        """A new segment of these packs; its name."""
+    def add(self, packs: Mapping[str, bytes | bytearray]) -> str | None:
+        """A new segment of these packs, by the entries of their trailers; its name."""
         if not packs:
             return None
         content = _segment(packs)
@@ -123,14 +115,15 @@ class Index:
         return name
 
     def replace(self, stale: Iterable[Segment], stays: Callable[[str], bool]) -> None:
-        """One segment, of the packs that stay, in the place of ``stale``."""
-        packs: dict[str, list[Blob]] = {}
+        """Each of ``stale`` written anew, with the packs that stay."""
         for segment in stale:
+            packs: dict[str, bytearray] = {}
             for prefix, place in segment.every():
                 if stays(place.pack):
-                    packs.setdefault(place.pack, []).append(Blob(prefix, place.offset, place.length))
-        new = self.add(packs)
-        self.drop(segment.name for segment in stale if segment.name != new)
+                    entries = packs.setdefault(place.pack, bytearray())
+                    entries += PACK_ENTRY.pack(prefix, place.offset, place.length)
+            if self.add(packs) != segment.name:
+                self.drop([segment.name])
 
     def drop(self, names: Iterable[str]) -> None:
         """Segments that others stand for now."""
@@ -169,12 +162,12 @@ class Index:
         return blake3.blake3(content, key=self._keys.index).digest()
 
 
-def _segment(packs: Mapping[str, Iterable[Blob]]) -> bytes:
+def _segment(packs: Mapping[str, bytes | bytearray]) -> bytes:
     names = sorted(packs)
     entries = sorted(
-        (blob.chunk_id[:PREFIX_BYTES], number, blob.offset, blob.length)
+        _ENTRY.pack(identity[:PREFIX_BYTES], number, offset, length)
         for number, name in enumerate(names)
-        for blob in packs[name]
+        for identity, offset, length in PACK_ENTRY.iter_unpack(packs[name])
     )
     head = _COUNTS.pack(len(names), len(entries)) + b"".join(bytes.fromhex(name) for name in names)
-    return head + b"".join(_ENTRY.pack(*entry) for entry in entries)
+    return b"".join((head, *entries))

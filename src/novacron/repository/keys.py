@@ -1,7 +1,7 @@
 """The key of a repository, and the envelope in which it lies beside what it locks.
 
-envelope = one line of JSON {"how", "id", "n", "r", "p", "salt"}, a newline, the repository's key (32 bytes) sealed by
-AES-256-GCM under the envelope's key with the line as associated data, BLAKE3 of all that (32 bytes)
+envelope = one line of JSON {"how", "id", "chunker", "n", "r", "p", "salt"}, a newline, the repository's key (32 bytes)
+sealed by AES-256-GCM under the envelope's key with the line as associated data, BLAKE3 of all that (32 bytes)
 
 ``how`` gives the envelope's key: ``passphrase`` (scrypt), ``file`` (HKDF of a key file's bytes), ``open`` (32 zeros: a
 repository that anybody who has it can read).
@@ -55,6 +55,7 @@ class Secret:
 class _Line(Struct, frozen=True, forbid_unknown_fields=True):
     how: str
     id: str
+    chunker: str
     n: int
     r: int
     p: int
@@ -68,6 +69,7 @@ class Keys:
     repository_id: str
     root: bytes
     chunk_id: bytes
+    cut: bytes
     pack: bytes
     index: bytes
     manifest: bytes
@@ -85,19 +87,19 @@ class Keys:
         return cls.of(os.urandom(16).hex(), os.urandom(KEY_BYTES))
 
 
-_USES: Final = ("chunk-id", "pack", "index", "manifest", "tombstone")
+_USES: Final = ("chunk-id", "cut", "pack", "index", "manifest", "tombstone")
 
 
-def close_envelope(keys: Keys, secret: Secret) -> bytes:
+def close_envelope(keys: Keys, chunker: str, secret: Secret) -> bytes:
     """The envelope of ``keys`` for who has ``secret``."""
-    line = _Line(secret.how, keys.repository_id, SCRYPT_N, SCRYPT_R, 1, new_salt().hex())
+    line = _Line(secret.how, keys.repository_id, chunker, SCRYPT_N, SCRYPT_R, 1, new_salt().hex())
     head = msgspec.json.encode(line) + b"\n"
     body = head + _sealer(line, secret).seal(0, 0, keys.root, head)
     return body + blake3.blake3(body).digest()
 
 
-def open_envelope(envelope: bytes, secret: Secret) -> Keys:
-    """The keys within; raises DamagedError, and WrongKeyError when ``secret`` is not the one."""
+def open_envelope(envelope: bytes, secret: Secret) -> tuple[Keys, str]:
+    """The keys within, and the chunker's name; raises DamagedError, and WrongKeyError for another ``secret``."""
     body = envelope[:-CHECK_BYTES]
     if blake3.blake3(body).digest() != envelope[-CHECK_BYTES:]:
         raise DamagedError("the envelope of the repository's key is damaged")
@@ -109,7 +111,7 @@ def open_envelope(envelope: bytes, secret: Secret) -> Keys:
     if line.how != secret.how:
         raise WrongKeyError(f"the repository's key lies behind {_HOW.get(line.how, line.how)}")
     try:
-        return Keys.of(line.id, _sealer(line, secret).open(0, 0, sealed, head + newline))
+        return Keys.of(line.id, _sealer(line, secret).open(0, 0, sealed, head + newline)), line.chunker
     except DamagedError:
         raise WrongKeyError(f"{_HOW[secret.how]} of another repository was given") from None
 

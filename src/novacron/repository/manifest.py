@@ -3,7 +3,7 @@
 manifest = a frame (``content.codec``, at most 1 GiB) of MessagePack, sealed as the object of its name
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final, Self
 
 import msgspec
@@ -12,64 +12,55 @@ from msgspec import Struct, field
 from novacron.content.codec import decode, encode
 from novacron.content.errors import MalformedContentError
 from novacron.core.units import GIB
-from novacron.repository.chunks import CHUNKER, ID_BYTES
+from novacron.repository.chunkers import CHUNKERS
+from novacron.repository.chunks import ID_BYTES
 from novacron.repository.errors import DamagedError
 from novacron.repository.keys import Keys
+from novacron.repository.regions import NO_PAGE, regions_of
 from novacron.repository.sealing import open_object, seal_object
 
 FOLDER: Final = "manifests/"
 VERSION: Final = 1
 MAX_BYTES: Final = GIB
-_LEVEL: Final = 3  # of zstd; ids do not compress, runs and facts do
-
-
-class Run(Struct, frozen=True, array_like=True):
-    """Consecutive chunks from number ``first`` on: their ids, 32 bytes each."""
-
-    first: int
-    ids: bytes
+_LEVEL: Final = 3  # of zstd; ids do not compress, regions of zeros and facts do
 
 
 class Stream(Struct, frozen=True):
-    """The content of one file or disk: where no run is, it is zeros."""
+    """The content of one file or disk: of each region the id of its page (32 bytes); zeros for a region of zeros."""
 
     name: str
     size_bytes: int
-    runs: tuple[Run, ...]
+    pages: bytes
 
     @classmethod
-    def of(cls, name: str, size_bytes: int, chunks: Mapping[int, bytes]) -> Self:
-        """From ids by the numbers of their chunks."""
-        runs: list[tuple[int, bytearray]] = []
-        for number, identity in sorted(chunks.items()):
-            if not runs or runs[-1][0] + len(runs[-1][1]) // ID_BYTES != number:
-                runs.append((number, bytearray()))
-            runs[-1][1].extend(identity)
-        return cls(name, size_bytes, tuple(Run(first, bytes(ids)) for first, ids in runs))
+    def empty(cls, name: str, size_bytes: int) -> Self:
+        """All zeros."""
+        return cls(name, size_bytes, NO_PAGE * regions_of(size_bytes))
 
-    def chunks(self) -> Iterator[tuple[int, bytes]]:
-        """Numbers and ids, in order."""
-        for run in self.runs:
-            for at in range(0, len(run.ids), ID_BYTES):
-                yield run.first + at // ID_BYTES, run.ids[at : at + ID_BYTES]
+    def page(self, region: int) -> bytes:
+        """The id of its page, or NO_PAGE."""
+        return self.pages[region * ID_BYTES : (region + 1) * ID_BYTES]
+
+    def filled(self) -> Iterator[tuple[int, bytes]]:
+        """Numbers of regions that are not all zeros, and the ids of their pages, in order."""
+        for region in range(len(self.pages) // ID_BYTES):
+            page = self.page(region)
+            if page != NO_PAGE:
+                yield region, page
 
 
 class Manifest(Struct, frozen=True):
     """Times are seconds since 1970, UTC; ``facts`` is whatever who stored it wants to know."""
 
     created_at: float
+    chunker: str
     streams: tuple[Stream, ...]
     facts: dict[str, Any] = field(default_factory=dict)
-    chunker: str = CHUNKER
     version: int = VERSION
 
     def stream(self, name: str) -> Stream:
         """Raises KeyError."""
         return {stream.name: stream for stream in self.streams}[name]
-
-    def chunk_ids(self) -> Iterator[bytes]:
-        """Of all streams; some more than once."""
-        return (identity for stream in self.streams for _, identity in stream.chunks())
 
 
 def seal_manifest(keys: Keys, name: str, manifest: Manifest) -> bytes:
@@ -84,6 +75,8 @@ def open_manifest(keys: Keys, name: str, stored: bytes) -> Manifest:
         found = msgspec.msgpack.decode(decode(frame, MAX_BYTES), type=Manifest)
     except (MalformedContentError, msgspec.MsgspecError) as error:
         raise DamagedError(f"manifest {name} cannot be read: {error}") from error
-    if (found.version, found.chunker) != (VERSION, CHUNKER):
+    if found.version != VERSION or found.chunker not in CHUNKERS:
         raise DamagedError(f"manifest {name} is of version {found.version}, cut by {found.chunker}: not known here")
+    if any(len(stream.pages) != regions_of(stream.size_bytes) * ID_BYTES for stream in found.streams):
+        raise DamagedError(f"manifest {name} cannot be read: a stream's pages are not those of its size")
     return found

@@ -10,8 +10,7 @@ Integers are little-endian. The pack's subkey is HKDF-SHA256(pack key, salt, "no
 """
 
 import struct
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 import blake3
@@ -25,23 +24,16 @@ from novacron.repository.store import ObjectMissingError, Store
 
 MAGIC: Final = b"NCPACK\0\x01"
 END_MAGIC: Final = b"NCPKEND\x01"
-FULL_BYTES: Final = 24 * MIB  # a pack that is larger is closed
+FULL_BYTES: Final = 16 * MIB  # a pack that is larger is closed
 FOLDER: Final = "packs/"
 HEADER, BODY, TRAILER = 0, 1, 2
 _HEADER: Final = struct.Struct(f"<{ID_BYTES}sI")
-_ENTRY: Final = struct.Struct(f"<{ID_BYTES}sII")
+ENTRY: Final = struct.Struct(f"<{ID_BYTES}sII")
 _END: Final = struct.Struct(f"<II{len(END_MAGIC)}s")
 SEALED_HEADER_BYTES: Final = _HEADER.size + TAG_BYTES
 START_BYTES: Final = len(MAGIC) + SALT_BYTES
 
-
-@dataclass(frozen=True, slots=True)
-class Blob:
-    """Where a chunk lies in a pack."""
-
-    chunk_id: bytes
-    offset: int
-    length: int  # of the sealed body
+Blob = tuple[bytes, int, int]  # a chunk's id, where it lies in its pack, the length of its sealed body
 
 
 class PackBuilder:
@@ -50,24 +42,29 @@ class PackBuilder:
     def __init__(self, keys: Keys) -> None:
         salt = new_salt()
         self._sealer = _sealer(keys, salt)
-        self._parts = [MAGIC, salt]
-        self.size_bytes = START_BYTES
-        self.blobs: list[Blob] = []
+        self._content = bytearray(MAGIC + salt)
+        self.entries = bytearray()  # as in its trailer
 
     def add(self, identity: bytes, frame: bytes) -> None:
         """One more chunk, as its frame."""
-        at = self.size_bytes
+        at = len(self._content)
         body = self._sealer.seal(BODY, at, frame, identity)
         header = self._sealer.seal(HEADER, at, _HEADER.pack(identity, len(body)))
-        self.blobs.append(Blob(identity, at, len(body)))
-        self._parts += (header, body)
-        self.size_bytes += len(header) + len(body)
+        self.entries += ENTRY.pack(identity, at, len(body))
+        self._content += header
+        self._content += body
+
+    @property
+    def full(self) -> bool:
+        """Whether it is to be closed."""
+        return len(self._content) >= FULL_BYTES
 
     def finish(self) -> tuple[str, bytes]:
-        """Its name and its bytes."""
-        entries = b"".join(_ENTRY.pack(blob.chunk_id, blob.offset, blob.length) for blob in self.blobs)
-        sealed = self._sealer.seal(TRAILER, self.size_bytes, entries)
-        content = b"".join((*self._parts, sealed, _END.pack(len(self.blobs), len(sealed), END_MAGIC)))
+        """Its name and its bytes; nothing can be added then."""
+        sealed = self._sealer.seal(TRAILER, len(self._content), self.entries)
+        self._content += sealed + _END.pack(len(self.entries) // ENTRY.size, len(sealed), END_MAGIC)
+        content = bytes(self._content)
+        self._content.clear()
         return blake3.blake3(content).hexdigest(), content
 
 
@@ -83,38 +80,36 @@ class PackReader:
             raise DamagedError(f"pack {pack[:16]} does not begin as a pack")
         self._sealer = _sealer(keys, start[len(MAGIC) :])
 
-    def chunk(self, identity: bytes, offset: int, length: int) -> bytes:
-        """The content of the chunk that lies there, hashed again."""
-        return self._open(identity, self._get(offset, SEALED_HEADER_BYTES + length), offset)
+    def chunks(self, blobs: Sequence[Blob]) -> Iterator[tuple[bytes, bytes]]:
+        """Ids and contents, hashed again, of chunks that lie one after the other: read at once."""
+        first, end = blobs[0][1], blobs[-1][1] + SEALED_HEADER_BYTES + blobs[-1][2]
+        stored = memoryview(self._get(first, end - first))
+        return self._opened(stored, first, blobs)
 
-    def blobs(self, size_bytes: int) -> list[Blob]:
-        """What the trailer of the pack, which has this size, says; where it is damaged, what the headers say."""
+    def entries(self, size_bytes: int) -> bytes:
+        """As in the trailer of the pack, which has this size; where it is damaged, by what the headers say."""
         try:
             return self._trailer(size_bytes)
         except DamagedError:
-            return list(self._headers(size_bytes))
+            return b"".join(ENTRY.pack(*blob) for blob in self._headers(size_bytes))
 
-    def check(self) -> list[Blob]:
+    def check(self) -> None:
         """Read all of it: name, trailer, headers, and the content of every chunk."""
         content = self._get(0, None)
         if blake3.blake3(content).hexdigest() != self._pack:
             raise DamagedError(f"pack {self._pack[:16]} is damaged: its bytes are not those of its name")
-        blobs = self._trailer(len(content))
-        for blob in blobs:
-            end = blob.offset + SEALED_HEADER_BYTES + blob.length
-            self._open(blob.chunk_id, content[blob.offset : end], blob.offset)
-        return blobs
+        for _ in self._opened(memoryview(content), 0, ENTRY.iter_unpack(self._trailer(len(content)))):
+            pass
 
-    def _trailer(self, size_bytes: int) -> list[Blob]:
+    def _trailer(self, size_bytes: int) -> bytes:
         end = self._get(max(0, size_bytes - _END.size), _END.size)
         if len(end) != _END.size or not end.endswith(END_MAGIC):
             raise DamagedError(f"pack {self._pack[:16]} does not end as a pack")
         count, length, _ = _END.unpack(end)
         at = size_bytes - _END.size - length
-        if at < START_BYTES or length != count * _ENTRY.size + TAG_BYTES:
+        if at < START_BYTES or length != count * ENTRY.size + TAG_BYTES:
             raise DamagedError(f"the trailer of pack {self._pack[:16]} is damaged")
-        entries = self._sealer.open(TRAILER, at, self._get(at, length))
-        return [Blob(*entry) for entry in _ENTRY.iter_unpack(entries)]
+        return self._sealer.open(TRAILER, at, self._get(at, length))
 
     def _headers(self, size_bytes: int) -> Iterator[Blob]:
         """From the first blob on, until one does not open."""
@@ -124,10 +119,16 @@ class PackReader:
                 identity, length = _HEADER.unpack(self._sealer.open(HEADER, at, self._get(at, SEALED_HEADER_BYTES)))
             except DamagedError:
                 return
-            yield Blob(identity, at, length)
+            yield identity, at, length
             at += SEALED_HEADER_BYTES + length
 
-    def _open(self, identity: bytes, stored: bytes, offset: int) -> bytes:
+    def _opened(self, stored: memoryview, first: int, blobs: Iterable[Blob]) -> Iterator[tuple[bytes, bytes]]:
+        """``stored``: the pack's bytes from ``first`` on."""
+        for identity, offset, length in blobs:
+            at = offset - first
+            yield identity, self._open(identity, stored[at : at + SEALED_HEADER_BYTES + length], offset)
+
+    def _open(self, identity: bytes, stored: memoryview, offset: int) -> bytes:
         header, body = stored[:SEALED_HEADER_BYTES], stored[SEALED_HEADER_BYTES:]
         try:
             found, length = _HEADER.unpack(self._sealer.open(HEADER, offset, header))
@@ -149,7 +150,7 @@ class PackReader:
 def size_of(lengths: Collection[int]) -> int:
     """How large a pack is whose chunks have sealed bodies of these lengths."""
     rest = START_BYTES + TAG_BYTES + _END.size
-    return rest + sum(lengths) + len(lengths) * (SEALED_HEADER_BYTES + _ENTRY.size)
+    return rest + sum(lengths) + len(lengths) * (SEALED_HEADER_BYTES + ENTRY.size)
 
 
 def path(pack: str) -> str:

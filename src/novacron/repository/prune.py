@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from novacron.content.records import PREFIX_BYTES
 from novacron.repository.chunks import pack_chunk
 from novacron.repository.errors import ChunkUnknownError
-from novacron.repository.index import PREFIX_BYTES
-from novacron.repository.packs import FULL_BYTES, Blob, PackBuilder, name_of, path, size_of
+from novacron.repository.packs import PackBuilder, name_of, path, size_of
 from novacron.repository.repository import TOMBSTONES, Repository
 
 UNUSED: Final = "unused"
@@ -80,12 +80,13 @@ def _needed(repository: Repository) -> Needed:
     """Of several packs that have a chunk, the one that stays is needed."""
     needed: Needed = {}
     seen: set[bytes] = set()
+    passed: set[bytes] = set()
     for name in repository.manifests():
-        for identity in repository.manifest(name).chunk_ids():
+        for identity in repository.needs(repository.manifest(name), passed):
             prefix = identity[:PREFIX_BYTES]
             if prefix not in seen:
                 seen.add(prefix)
-                places = repository.index.places(identity)
+                (places,) = repository.index.find([identity])
                 if not places:
                     raise ChunkUnknownError(f"the index knows no place of a chunk of {name}: it must be rebuilt first")
                 needed.setdefault(places[0].pack, {})[identity] = places[0].length
@@ -100,23 +101,23 @@ def _part(needed: Needed, pack: str) -> int:
 
 def _store_anew(repository: Repository, chunks: Iterable[bytes]) -> int:
     """These chunks in packs of their own, known to the index; how many there were."""
-    packs: dict[str, list[Blob]] = {}
+    packs: dict[str, bytes] = {}
     pack = PackBuilder(repository.keys)
     moved = 0
 
     def put() -> None:
         name, content = pack.finish()
         repository.store.put(path(name), content)
-        packs[name] = pack.blobs
+        packs[name] = bytes(pack.entries)
 
     for identity in chunks:
         key = repository.keys.chunk_id
         pack.add(identity, pack_chunk(repository.chunk(identity), identity, key))
         moved += 1
-        if pack.size_bytes >= FULL_BYTES:
+        if pack.full:
             put()
             pack = PackBuilder(repository.keys)
-    if pack.blobs:
+    if pack.entries:
         put()
     repository.index.add(packs)
     return moved

@@ -10,6 +10,7 @@ docs/repository.md specifies the bytes. Everything here blocks: call it in threa
 import contextlib
 import time
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Final, Self
@@ -17,6 +18,7 @@ from typing import Final, Self
 import structlog
 
 from novacron.repository import manifest as manifests, packs
+from novacron.repository.chunkers import CHUNKERS, FIXED, Chunker
 from novacron.repository.errors import (
     ChunkUnknownError,
     DamagedError,
@@ -26,11 +28,12 @@ from novacron.repository.errors import (
     RepositoryExistsError,
     RepositoryMissingError,
 )
-from novacron.repository.index import FOLDER as INDEX, Index
+from novacron.repository.index import FOLDER as INDEX, SEGMENT_ENTRIES, Index, Place
 from novacron.repository.keys import Keys, Secret, close_envelope, open_envelope
 from novacron.repository.manifest import Manifest
-from novacron.repository.packs import Blob, PackReader
+from novacron.repository.packs import ENTRY, SEALED_HEADER_BYTES, Blob, PackReader
 from novacron.repository.probe import probe
+from novacron.repository.regions import Part, read_page
 from novacron.repository.sealing import open_object, seal_object
 from novacron.repository.store import ObjectExistsError, ObjectMissingError, Store
 from novacron.repository.traits import NAME as TRAITS, Traits, decode_traits
@@ -44,9 +47,10 @@ log = structlog.get_logger()
 class Repository:
     """``create`` or ``open`` one. Safe for several threads."""
 
-    def __init__(self, store: Store, keys: Keys, cache: Path, traits: Traits) -> None:
+    def __init__(self, store: Store, keys: Keys, chunker: Chunker, cache: Path, traits: Traits) -> None:
         self.store = traits.fit(store)
         self.keys = keys
+        self.chunker = chunker
         self.traits = traits
         self.index = Index(self.store, keys, cache)
         self._readers: OrderedDict[str, PackReader] = OrderedDict()
@@ -55,7 +59,7 @@ class Repository:
             log.warning("repository_store_weak", cause=weakness)
 
     @classmethod
-    def create(cls, store: Store, secret: Secret, cache: Path) -> Self:
+    def create(cls, store: Store, secret: Secret, cache: Path, chunker: Chunker = FIXED) -> Self:
         """A new one, with a key of its own in an envelope for ``secret``; the store is probed first.
 
         Raises RepositoryExistsError, StoreUnfitError.
@@ -64,12 +68,12 @@ class Repository:
             raise RepositoryExistsError("there is a repository in that place already")
         traits = _probed(store)
         keys = Keys.new()
-        envelope = close_envelope(keys, secret)
+        envelope = close_envelope(keys, chunker.name, secret)
         with contextlib.suppress(ObjectExistsError):
             traits.fit(store).put(ENVELOPE, envelope)
         if _envelope(store) != envelope:  # also where a weak store lets two put it
             raise RepositoryExistsError("there is a repository in that place already")
-        return cls(store, keys, cache, traits)
+        return cls(store, keys, chunker, cache, traits)
 
     @classmethod
     def open(cls, store: Store, secret: Secret, cache: Path) -> Self:
@@ -77,12 +81,14 @@ class Repository:
         envelope = _envelope(store)
         if envelope is None:
             raise RepositoryMissingError("there is no repository in that place")
-        keys = open_envelope(envelope, secret)
+        keys, chunker = open_envelope(envelope, secret)
+        if chunker not in CHUNKERS:
+            raise DamagedError(f"the repository is cut by {chunker}, which is not known here")
         try:
             traits = decode_traits(store.get(TRAITS))
         except ObjectMissingError:
             traits = _probed(store)
-        return cls(store, keys, cache, traits)
+        return cls(store, keys, CHUNKERS[chunker], cache, traits)
 
     def refresh(self) -> None:
         """Know what others have stored and marked meanwhile; raises IndexDamagedError."""
@@ -136,12 +142,41 @@ class Repository:
     def chunk(self, identity: bytes) -> bytes:
         """Its content; raises ChunkUnknownError, PackMissingError, DamagedError."""
         trouble: RepositoryError = ChunkUnknownError(f"the index knows no place of chunk {identity.hex()[:16]}")
-        for place in self.index.places(identity):
+        for place in self.index.find([identity])[0]:
             try:
-                return self._reader(place.pack).chunk(identity, place.offset, place.length)
+                ((_, content),) = self._reader(place.pack).chunks([(identity, place.offset, place.length)])
             except DamagedError as error:
                 trouble = error  # another pack may have it too
+            else:
+                return content
         raise trouble
+
+    def chunks(self, identities: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Their contents, neighbours in a pack read at once; raises as ``chunk`` does."""
+        found: dict[bytes, bytes] = {}
+        for pack, blobs in _neighbours(dict(zip(identities, self.index.find(identities), strict=True))):
+            with contextlib.suppress(DamagedError):  # ``chunk`` looks for another pack
+                found.update(self._reader(pack).chunks(blobs))
+        for identity in identities:
+            if identity not in found:
+                found[identity] = self.chunk(identity)
+        return found
+
+    def page(self, identity: bytes) -> list[Part]:
+        """What makes up a region; raises as ``chunk`` does."""
+        return read_page(self.chunk(identity))
+
+    def needs(self, manifest: Manifest, passed: set[bytes]) -> Iterator[bytes]:
+        """Ids of its pages and of the chunks that they name, but for pages in ``passed``, to which they are added.
+
+        Some come more than once. Raises as ``chunk`` does.
+        """
+        for stream in manifest.streams:
+            for _, page in stream.filled():
+                if page not in passed:
+                    yield page
+                    yield from (part.identity for part in self.page(page))
+                    passed.add(page)
 
     def packs(self) -> dict[str, tuple[int, float]]:
         """What the store has: size in bytes, and when it was put."""
@@ -149,15 +184,19 @@ class Repository:
         return {packs.name_of(stored.name): (stored.size_bytes, stored.modified_at) for stored in listed}
 
     def rebuild_index(self) -> int:
-        """One segment from what every pack says, in the place of all others; how many packs it knows."""
-        found: dict[str, list[Blob]] = {}
-        for name, (size, _) in self.packs().items():
+        """Segments from what every pack says, in the place of all others; how many packs they know."""
+        old = {stored.name.removeprefix(INDEX) for stored in self.store.list(INDEX)}
+        new, found, known = set(), dict[str, bytes](), 0
+        for name, (size, _) in sorted(self.packs().items()):
             with contextlib.suppress(DamagedError):  # what does not begin as a pack tells nothing
-                found[name] = PackReader(self.store, self.keys, name).blobs(size)
-        old = [stored.name.removeprefix(INDEX) for stored in self.store.list(INDEX)]
-        new = self.index.add(found)
-        self.index.drop(name for name in old if name != new)
-        return len(found)
+                found[name] = PackReader(self.store, self.keys, name).entries(size)
+                known += 1
+            if sum(map(len, found.values())) >= SEGMENT_ENTRIES * ENTRY.size:
+                new.add(self.index.add(found))
+                found = {}
+        new.add(self.index.add(found))
+        self.index.drop(old - new)
+        return known
 
     def _reader(self, pack: str) -> PackReader:
         with self._lock:
@@ -186,3 +225,21 @@ def _probed(store: Store) -> Traits:
     with contextlib.suppress(ObjectExistsError):  # another has found the same
         store.put(TRAITS, traits.encode())
     return traits
+
+
+def _neighbours(places: Mapping[bytes, Sequence[Place]]) -> Iterator[tuple[str, list[Blob]]]:
+    """Chunks by where they lie first, those together that lie one after the other in a pack."""
+    chosen = sorted(
+        (found[0].pack, found[0].offset, found[0].length, identity) for identity, found in places.items() if found
+    )
+    run: tuple[str, list[Blob]] | None = None
+    end = 0
+    for pack, offset, length, identity in chosen:
+        if run is None or run[0] != pack or offset != end:
+            if run is not None:
+                yield run
+            run = pack, []
+        run[1].append((identity, offset, length))
+        end = offset + SEALED_HEADER_BYTES + length
+    if run is not None:
+        yield run

@@ -25,7 +25,7 @@ SECRET: Final = frozenset({"secret_access_key", "session_token"})
 
 
 class S3Access(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Without ``endpoint`` it is Amazon's of the region. ``timeout_s`` is for one request, as with a pack of 24 MiB.
+    """Without ``endpoint`` it is Amazon's of the region. ``timeout_s`` is for one request, as with a pack of 16 MiB.
 
     ``ca_file`` names certificates in PEM of authorities beside those that the system trusts.
     """

@@ -18,6 +18,7 @@ from novacron.repository.errors import DamagedError
 KEY_BYTES: Final = 32
 SALT_BYTES: Final = 32
 TAG_BYTES: Final = 16
+Bytes = bytes | bytearray | memoryview
 _NONCE: Final = struct.Struct(">IQ")
 
 
@@ -27,11 +28,11 @@ class Sealer:
     def __init__(self, key: bytes, salt: bytes, info: bytes) -> None:
         self._cipher = AESGCM(derive(key, salt, info))
 
-    def seal(self, lane: int, number: int, content: bytes, associated: bytes = b"") -> bytes:
+    def seal(self, lane: int, number: int, content: Bytes, associated: bytes = b"") -> bytes:
         """``content`` and 16 bytes more."""
         return self._cipher.encrypt(_NONCE.pack(lane, number), content, associated)
 
-    def open(self, lane: int, number: int, sealed: bytes, associated: bytes = b"") -> bytes:
+    def open(self, lane: int, number: int, sealed: Bytes, associated: bytes = b"") -> bytes:
         """What was sealed so; raises DamagedError."""
         try:
             return self._cipher.decrypt(_NONCE.pack(lane, number), sealed, associated)

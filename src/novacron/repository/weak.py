@@ -8,7 +8,7 @@ from typing import Final
 from novacron.repository.store import ObjectExistsError, ObjectMissingError, Store, StoredObject
 
 LOCKS: Final = 64
-KEPT: Final = 4  # whole objects: 100 MB of packs, as a restore reads several at a time
+KEPT: Final = 4  # whole objects: 70 MB of packs, as a restore reads several at a time
 
 
 class AskingStore:

@@ -91,9 +91,11 @@ def answering(status: str, body: str = "", *, length: int | None = None, tls: ss
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve)
         thread.start()
-        yield f"http{'s' if tls else ''}://localhost:{listener.getsockname()[1]}", requests
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join()
+        try:
+            yield f"http{'s' if tls else ''}://localhost:{listener.getsockname()[1]}", requests
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def store_at(endpoint: str, **changes) -> S3Store:
@@ -101,12 +103,13 @@ def store_at(endpoint: str, **changes) -> S3Store:
 
 
 def failure_of(endpoint: str, **changes) -> StoreError | RepositoryFullError:
-    """Of a put, the same as of a list; with no secret in it, whatever the service has said."""
+    """Of a put, the same as of the rest; with no secret in it, whatever the service has said."""
     store = store_at(endpoint, **changes)
     with pytest.raises((StoreError, RepositoryFullError)) as told:
         store.put("envelope", b"content")
-    with pytest.raises(type(told.value)):
-        list(store.list("packs/"))
+    for other in (lambda: list(store.list("packs/")), lambda: store.get("envelope"), lambda: store.delete("envelope")):
+        with pytest.raises(type(told.value)):
+            other()
     chain = [told.value, told.value.__cause__] + ([] if told.value.__suppress_context__ else [told.value.__context__])
     assert not any(secret in repr(error) for error in chain for secret in (SECRET, TOKEN))
     assert told.value.next_command
@@ -169,6 +172,15 @@ def test_an_answer_that_is_cut_or_makes_no_sense_is_told():
         store_at(endpoint).get("envelope")
     with answering("200 OK", "no list") as (endpoint, _), pytest.raises(StoreError):
         list(store_at(endpoint).list("packs/"))
+    part = "206 Partial Content\r\nContent-Range: bytes 10-29/100"
+    with answering(part, "too short") as (endpoint, _), pytest.raises(StoreError, match="not all that were asked for"):
+        store_at(endpoint).get("envelope", 10, 20)
+
+
+def test_what_is_not_there_is_deleted_without_complaint():
+    with answering("404 Not Found", "<Error><Code>NoSuchKey</Code></Error>") as (endpoint, requests):
+        store_at(endpoint).delete("envelope")
+    assert requests[0].startswith(b"DELETE /bucket/prefix/envelope ")
 
 
 def test_what_passes_is_tried_again_and_nothing_else():

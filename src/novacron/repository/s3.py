@@ -77,7 +77,7 @@ class S3Store:
             raise meaning(error, self._place, name) from None
         if len(data) != (size_bytes if end is None else min(end, size_bytes)) - offset:
             raise StoreError(
-                f"{self._place.bucket} gave {len(data)} bytes of {name}, which are not all that were asked for"
+                f"S3 at {self._place.url} gave {len(data)} bytes of {name}, and not all that were asked for"
             )
         return data if length is None else data[:length]
 

@@ -29,6 +29,7 @@ from novacron.repository.folder import FolderStore
 from novacron.repository.keys import Secret
 from novacron.repository.manifest import Manifest, Stream
 from novacron.repository.prune import prune
+from novacron.repository.regions import Part, make_page
 from novacron.repository.repository import Repository
 from novacron.repository.writer import Writer
 from support.stores import MemoryStore
@@ -38,8 +39,10 @@ LATER = 2_000_000_000.0
 
 
 def chunk(seed: int, size: int = CHUNK_BYTES) -> bytes:
-    """Half of it does not compress; seed 0 is zeros."""
-    return random.Random(seed).randbytes(size // 2).ljust(size, b"\1") if seed else bytes(size)
+    """Half of each block does not compress, and no two blocks are alike; seed 0 is zeros."""
+    draw = random.Random(seed)
+    blocks = (draw.randbytes(2048).ljust(4096, b"\1") for _ in range(0, size, 4096))
+    return b"".join(blocks)[:size] if seed else bytes(size)
 
 
 async def pieces(content: bytes, at_once: int = 2 * CHUNK_BYTES):
@@ -394,6 +397,16 @@ async def test_places_are_told_to_the_index_on_the_way(repository, monkeypatch):
     assert writer._claimed == set()
     assert await read(repository, "one") == content
     assert check(repository, read=True).faults == []
+
+
+def test_pages_are_kept_no_longer_than_until_their_pack_is_put(repository, monkeypatch):
+    """What is kept of them in memory does not grow with what is stored."""
+    monkeypatch.setattr(packs, "FULL_BYTES", 2 * CHUNK_BYTES)
+    writer = Writer(repository)
+    for number in range(8000):
+        writer.store_page(make_page([Part(0, 4096, random.Random(number).randbytes(32))] * 4))
+    assert 0 < sum(map(len, writer._new_pages.values())) < 2 * CHUNK_BYTES
+    assert len(repository.index.segments) > 0
 
 
 @pytest.mark.parametrize("chunker", [FIXED, BY_CONTENT])

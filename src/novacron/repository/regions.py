@@ -23,7 +23,7 @@ _SPAN_BYTES: Final = 2
 _LENGTH_BITS: Final = 6
 
 Piece = tuple[int, bytes]  # offset and content
-Run = tuple[int, bytes]  # offset within a region, and content
+Run = tuple[int, bytes | memoryview]  # offset within a region, and content
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,4 +110,4 @@ async def by_regions(pieces: AsyncIterator[Piece]) -> AsyncIterator[NewContent]:
 
 
 def _joined(region: int, gathered: list[tuple[int, list[memoryview]]]) -> NewContent:
-    return NewContent(region, [(first, b"".join(parts)) for first, parts in gathered])
+    return NewContent(region, [(first, parts[0] if len(parts) == 1 else b"".join(parts)) for first, parts in gathered])

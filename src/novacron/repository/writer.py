@@ -170,7 +170,7 @@ class Writer:
                 if self._pages.full:
                     full, self._pages = self._pages, PackBuilder(self._keys)
             if full is not None:
-                self._put(full)
+                self._put(full, tell=True)
         return identity
 
     def _page(self, identity: bytes) -> list[Part]:
@@ -190,7 +190,8 @@ class Writer:
                     mine.append(identity)
         return mine
 
-    def _put(self, pack: PackBuilder) -> None:
+    def _put(self, pack: PackBuilder, *, tell: bool = False) -> None:
+        """``tell`` the index at once: pages are kept in memory until they can be read back."""
         name, content = pack.finish()
         try:
             self._repository.store.put(path(name), content)
@@ -201,7 +202,7 @@ class Writer:
             self._used.add(name)
             self._packs[name] = bytes(pack.entries)
             self.written.stored_bytes += len(content)
-            if sum(map(len, self._packs.values())) >= SEGMENT_ENTRIES * ENTRY.size:
+            if tell or sum(map(len, self._packs.values())) >= SEGMENT_ENTRIES * ENTRY.size:
                 packs, self._packs = self._packs, {}
         self._tell_index(packs)
 

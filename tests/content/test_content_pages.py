@@ -72,7 +72,7 @@ def test_what_is_told_is_what_the_other_side_has_then(batches, before):
         assert sum(told.counts) == len(batch)
         assert len(told.literals) == told.counts[LITERALS] * PAGE_BYTES
         assert ram == model == wanted == shadow
-    assert encoder.root() == PageEncoder(bytearray(wanted), KEY).root()
+    assert encoder.digests() == PageEncoder(bytearray(wanted), KEY).digests()
 
 
 def test_a_fresh_picture_takes_memory_only_where_something_is_told():
@@ -107,7 +107,7 @@ def test_what_the_other_side_says_that_it_holds_is_leant_on_by_its_digests(batch
     model, told_of = bytearray(ram), PageEncoder(bytearray(ram), KEY)
     encoder = PageEncoder(bytearray(len(ram)), KEY)
     encoder.adopt(told_of.digests())
-    assert encoder.root() == told_of.root()
+    assert encoder.digests() == told_of.digests()
     for batch in batches:
         wanted = bytearray(ram)
         for number, content in batch:

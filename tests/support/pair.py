@@ -91,6 +91,7 @@ class Pair:
         ram_image: Path | None = None,
         old_image: Path | None = None,
         known_state: str = "",
+        donor: VmId | None = None,
         policy: MigrationPolicy | None = None,
     ) -> Arrival:
         """One migration, from its offer to the guest's first sign of life."""
@@ -99,7 +100,9 @@ class Pair:
         driver, migration = self.drivers[to], MigrationId(f"mig-{number}")
         ram = driver.ram_file(VM, migration)
         await driver.reserve_ram(ram, machine.spec.memory_bytes)
-        target = await driver.prepare_incoming(VM, machine.spec, ram_path=ram, overlay=bool(known_state), shared=direct)
+        target = await driver.prepare_incoming(
+            VM, machine.spec, ram_path=ram, overlay=bool(known_state), donor=donor, shared=direct
+        )
         journal: list[str] = []
         incoming = Incoming(
             migration,
@@ -109,6 +112,7 @@ class Pair:
             target.run_dir / "in",
             old_image,
             bool(known_state),
+            disks_filled=donor is not None,
             direct=direct,
             post_copy=policy.strategy == "postcopy",
         )

@@ -7,7 +7,6 @@ from typing_extensions import Buffer
 
 from novacron.content import _kernels
 from novacron.content.blocks import BlockEncoder
-from novacron.content.digest import root_digest
 from novacron.content.encoded import Encoded
 from novacron.content.errors import MalformedContentError
 
@@ -25,7 +24,6 @@ class PageEncoder:
 
     def __init__(self, shadow: Buffer, key: bytes, *, fresh: bool = False) -> None:
         self._kernel = _kernels.PageEncoder(shadow, key, fresh)
-        self._key = key
 
     def encode(self, numbers: Buffer, positions: Buffer, data: Buffer) -> Encoded:
         """Pages ``numbers`` (u32), each 4 KiB of ``data`` from its position (u32) on, or zeros at ``NO_DATA``.
@@ -53,10 +51,6 @@ class PageEncoder:
         far: neither encoder may be called while the other one is.
         """
         self._kernel.look_into([disk.kernel for disk in disks])
-
-    def root(self) -> bytes:
-        """Root digest of the shadow; pages of zeros count as the digest zero."""
-        return root_digest(self._kernel.digests(), self._key)
 
 
 def block_runs(encoded: Encoded, pages: int) -> list[tuple[int, int, int]]:

@@ -40,13 +40,14 @@ from novacron.migration.frames import (
     FrameType,
     Link,
     Listening,
+    Marks,
     Offer,
     Ready,
     Running,
     pack,
     unpack,
 )
-from novacron.migration.known import RAM, digests_of_disk, tell
+from novacron.migration.known import RAM, HeldContent, digests_of_disk, held_groups
 from novacron.migration.line import Line
 from novacron.migration.native import loaded
 from novacron.migration.postcopy import all_here, can_run, hear
@@ -148,7 +149,34 @@ class Destination:
             raise
 
     async def _agree(self) -> Offer:
-        """See that both sides would run the same machine, and bring in what is here of its RAM."""
+        """See that both sides would run the same machine; bring in what is here of its RAM, and tell what is here."""
+        offer = await self._expected_offer()
+        old = None if self._in.direct else self._in.old_image
+        answer = Answer(
+            ram_held=old is not None and old.exists() and old.stat().st_size == offer.ram_bytes,
+            disks_known=self._in.disks_known,
+            disks_held=offer.disks and self._in.disks_filled and not self._in.disks_known,
+        )
+        await self._channel.send(FrameType.ANSWER, pack(answer))
+        held = HeldContent(offer.key)
+        async with self._held_disks(answer) as disks:
+            for number, disk in enumerate(disks):
+                for marks in await held_groups(number, disk):
+                    await self._channel.send(FrameType.HELD, pack(marks))
+            if answer.ram_held:
+                assert old is not None  # noqa: S101 - it is held
+                await self._tell_groups(held, RAM, await asyncio.to_thread(self._bring_in, old, offer.key))
+            for number, disk in enumerate(disks):
+                await self._tell_groups(held, number, await digests_of_disk(disk, offer.key))
+        while held.is_asked:
+            kind, body = await self._channel.receive()
+            if kind != FrameType.ASK:
+                raise ChannelProtocolError("the source does not ask for what it was told of")
+            for part in held.asked(unpack(body, Marks)):
+                await self._channel.send(FrameType.KNOWN, pack(part))
+        return offer
+
+    async def _expected_offer(self) -> Offer:
         kind, body = await self._channel.receive()
         if kind != FrameType.OFFER:
             raise ChannelProtocolError("the source does not begin with its offer")
@@ -162,39 +190,29 @@ class Destination:
         ways = (offer.link is not None or offer.post_copy, offer.post_copy)
         if ways != (self._in.direct, self._in.post_copy):
             raise ChannelProtocolError("the source sends the memory another way than was prepared for")
-        same, digests = (False, b"") if self._in.direct else await asyncio.to_thread(self._bring_in, offer)
-        if not same:
-            await self._tell_known(RAM, digests)
-        if self._in.disks_filled and not self._in.disks_known:
-            await self._tell_disks(offer.key)
-        await self._channel.send(FrameType.ANSWER, pack(Answer(ram_known=same, disks_known=self._in.disks_known)))
         return offer
 
-    def _bring_in(self, offer: Offer) -> tuple[bool, bytes]:
-        """Fill the RAM file from the old image: whether that is, byte for byte, the source's; the digests of its pages.
-
-        No digests when there is no old image.
-        """
-        old = self._in.old_image
-        if old is None or not old.exists() or old.stat().st_size != offer.ram_bytes:
-            return False, b""
+    def _bring_in(self, old: Path, key: bytes) -> bytes:
+        """Fill the RAM file from the old image; the digests of its pages."""
         with closing(_mapped(self._machine.ram_path)) as ram:
             _copy_filled(old, ram)
-            encoder = PageEncoder(ram, offer.key)
-            same, digests = bool(offer.ram_root) and encoder.root() == offer.ram_root, encoder.digests()
-            del encoder  # it holds the mapping
-        return same, digests
+            return PageEncoder(ram, key).digests()  # which lets go of the mapping
 
-    async def _tell_disks(self, key: bytes) -> None:
-        exports = await self._machine.export_readable([disk.id for disk in self._spec.disks])
-        for number, export in enumerate(exports):
-            async with NbdClient.connect(export, contexts=[ALLOCATION]) as disk:
-                await self._tell_known(number, await digests_of_disk(disk, key))
+    @asynccontextmanager
+    async def _held_disks(self, answer: Answer) -> AsyncIterator[list[NbdClient]]:
+        if not answer.disks_held:
+            yield []
+            return
+        async with AsyncExitStack() as stack:
+            yield [
+                await stack.enter_async_context(NbdClient.connect(export, contexts=[ALLOCATION]))
+                for export in await self._machine.export_readable([disk.id for disk in self._spec.disks])
+            ]
         await self._machine.end_exports()
 
-    async def _tell_known(self, disk: int, digests: bytes) -> None:
-        for part in tell(disk, digests):
-            await self._channel.send(FrameType.KNOWN, pack(part))
+    async def _tell_groups(self, held: HeldContent, disk: int, digests: bytes) -> None:
+        for part in held.groups(disk, digests):
+            await self._channel.send(FrameType.GROUPS, pack(part))
 
     @asynccontextmanager
     async def _parts(self, offer: Offer) -> AsyncIterator[tuple[RamReceiver | None, DiskReceiver]]:

@@ -21,7 +21,7 @@ from novacron.hypervisor.nbd.messages import ALLOCATION, DIRTY, ZERO, Extent
 from novacron.migration.compression import Compression
 from novacron.migration.errors import ChannelProtocolError
 from novacron.migration.frames import FrameType
-from novacron.migration.known import KnownContent, digests_of_disk, except_for
+from novacron.migration.known import Run, digests_of_disk, except_for, within
 from novacron.migration.meter import Meter
 from novacron.migration.pipeline import Turns, in_order
 from novacron.migration.ram import FrameSink, PackedFrame
@@ -34,7 +34,6 @@ INDEXED_DISK_PER_RAM: Final = 8  # disks that take more of a guest's memory than
 WRITE_BYTES: Final = 4 * MIB
 BLOCK_READS_IN_FLIGHT: Final = 16
 WRITES_IN_FLIGHT: Final = 16
-Run = tuple[int, int]  # byte offset and length
 
 
 def since(state: str) -> str:
@@ -72,14 +71,23 @@ class DiskSender:
         self._known_state = known_state
         self.encoders = [BlockEncoder(disk.size_bytes, key, fresh=not known_state) for disk in disks]
         self._round = 0
+        self._missing: list[list[Run]] = []  # of each disk, what the first copy looks at; empty: all
         self._standing: list[bytes] = []  # digests of each disk as it stood after the first copy
         self.in_use_bytes = 0  # of all disks, known once the first copy has begun
 
-    def adopt(self, known: KnownContent) -> None:
-        """The other side's disks hold something already."""
-        for number, encoder in enumerate(self.encoders):
-            if digests := known.of(number):
-                encoder.adopt(digests)
+    async def look_through(self, held: Sequence[list[Run]]) -> list[bytes]:
+        """Digests of those parts of each disk, before the first copy; zeros for all else.
+
+        What the guest writes from now on is marked, and sent in a round.
+        """
+        await self._machine.start_tracking(self._names, self._bitmap(0))
+        self._missing = [[] for _ in self._disks]
+        return await self._digests(held)
+
+    def adopt(self, number: int, digests: bytes, missing: list[Run]) -> None:
+        """The other side's disk holds blocks of these digests; all but ``missing`` is as it was looked through."""
+        self.encoders[number].adopt(digests)
+        self._missing[number] = missing
 
     async def copy(self) -> None:
         """What the other side does not have: all that is allocated, or what was written since the known state."""
@@ -91,8 +99,10 @@ class DiskSender:
             await self._machine.drop_tracking(self._names, "novacron-base")
             await self._look_at_what_stands()
         else:
-            await self._machine.start_tracking(self._names, self._bitmap(0))
+            if not self._missing:
+                await self._machine.start_tracking(self._names, self._bitmap(0))
             await self._send("")
+            self._missing = []
 
     async def round(self) -> int:
         """What was written since the round before, in bytes."""
@@ -112,10 +122,15 @@ class DiskSender:
         """
         if self.in_use_bytes > INDEXED_DISK_PER_RAM * self._machine.spec.memory_bytes:
             return
-        for export in await self._machine.export_readable(self._names):
+        self._standing = await self._digests([None] * len(self._names))
+
+    async def _digests(self, parts: Sequence[list[Run] | None]) -> list[bytes]:
+        found = []
+        for export, runs in zip(await self._machine.export_readable(self._names), parts, strict=True):
             async with NbdClient.connect(export, contexts=[ALLOCATION]) as disk:
-                self._standing.append(await digests_of_disk(disk, self._key))
+                found.append(await digests_of_disk(disk, self._key, runs))
         await self._machine.end_exports()
+        return found
 
     async def clean_up(self) -> None:
         """Remove exports and the bitmaps of the rounds."""
@@ -140,6 +155,8 @@ class DiskSender:
                     self.in_use_bytes += sum(e.length for e in allocated if _wanted(e, ALLOCATION))
                 found = await disk.extents(context)
                 extents = [e for e in found if _wanted(e, context)]
+                if self._missing:
+                    extents = list(within(extents, self._missing[number]))
                 if self._standing:
                     self.encoders[number].learn(except_for(self._standing[number], extents))
                 total = sum(e.length for e in extents)

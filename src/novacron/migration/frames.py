@@ -14,16 +14,17 @@ from novacron.core.errors import NovaCronError, RemoteError
 from novacron.core.ids import MigrationId, VmId
 from novacron.migration.errors import ChannelProtocolError, MigrationError
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 KNOWN_BYTES: Final = 1 << 20  # a frame of digests holds at most this much before compression
+MARK_BYTES: Final = KNOWN_BYTES // 16 // 8  # a bit for each digest of such a frame
 RELAY_BYTES: Final = 256 * 1024  # a frame of QEMU's own bytes holds at most this much before compression
 
 
 class FrameType(IntEnum):
     """First byte of a frame."""
 
-    OFFER = 1  # source: what moves, and which old content it knows of
-    ANSWER = 2  # destination: agreed, with which old content
+    OFFER = 1  # source: what moves
+    ANSWER = 2  # destination: agreed, and of which old content it will tell
     RAM = 3  # source: a batch of pages
     DISK = 4  # source: a disk's index (u8), then a batch of blocks
     RELAY = 5  # source: bytes for the destination's QEMU
@@ -33,7 +34,10 @@ class FrameType(IntEnum):
     COMMIT = 10  # source: handed over; run
     RUNNING = 11  # destination: it runs
     VERIFIED = 12  # destination: the guest was looked at (a ``Verdict``)
-    KNOWN = 14  # destination, before ANSWER: digests of what lies here already
+    HELD = 22  # destination, after ANSWER: which groups of a disk's blocks may hold something here
+    GROUPS = 20  # destination, then: digests of groups of the blocks that lie here already
+    ASK = 21  # source, after each GROUPS: of which of them the blocks shall be told
+    KNOWN = 14  # destination, after each ASK: digests of those blocks
     LISTENING = 15  # destination: its QEMU waits for the source's, at this port of its host
     LINE = 16  # either: a numbered piece of what its QEMU says to the other one
     TAKEN = 17  # either: all pieces up to this number were given to its QEMU
@@ -43,14 +47,23 @@ class FrameType(IntEnum):
 
 
 class Known(Struct, frozen=True):
-    """A part of what the destination holds: digests of 4 KiB blocks from ``first`` on, as a codec frame.
+    """A part of what the destination holds: the digests that come next, of groups or of blocks, as a codec frame.
 
     ``disk`` counts the VM's disks; -1 is its RAM.
     """
 
     disk: Annotated[int, Meta(ge=-1, le=15)]
-    first: Annotated[int, Meta(ge=0)]
     digests: Annotated[bytes, Meta(max_length=KNOWN_BYTES + 64)]
+
+
+class Marks(Struct, frozen=True):
+    """A bit for each of as many groups as a GROUPS frame has, the first in the lowest bit.
+
+    In HELD it is set where something may be that is not zeros, in ASK where the blocks shall be told.
+    """
+
+    disk: Annotated[int, Meta(ge=-1, le=15)]
+    groups: Annotated[bytes, Meta(max_length=MARK_BYTES)]
 
 
 class Link(Struct, frozen=True):
@@ -70,20 +83,18 @@ class Offer(Struct, frozen=True):
     configuration: Annotated[bytes, Meta(max_length=64)]  # digest of the canonical specification
     ram_bytes: Annotated[int, Meta(ge=0)]
     key: Annotated[bytes, Meta(min_length=32, max_length=32)]  # of the digests of this migration's content
-    ram_root: Annotated[bytes, Meta(max_length=32)]  # of the RAM image that the source still holds; empty: none
     running: bool  # whether the guest runs (else it stays paused over there)
     link: Link | None = None  # the memory goes straight from QEMU to QEMU
     post_copy: bool = False  # a part of the memory follows the guest
+    disks: bool = True  # they move, too
 
 
 class Answer(Struct, frozen=True):
-    """Which of the offered old content the destination has, whole and verified.
+    """Which old content the destination has. GROUPS follow for what it holds: for RAM, then for each disk."""
 
-    Of what it has besides, KNOWN frames have told before.
-    """
-
-    ram_known: bool
-    disks_known: bool
+    ram_held: bool
+    disks_known: bool  # they are what the source knows by name
+    disks_held: bool  # they are something else
 
 
 class Listening(Struct, frozen=True):

@@ -33,7 +33,6 @@ from novacron.migration.frames import (
     Commit,
     Failed,
     FrameType,
-    Known,
     Listening,
     Offer,
     Ready,
@@ -41,7 +40,7 @@ from novacron.migration.frames import (
     pack,
     unpack,
 )
-from novacron.migration.known import RAM, KnownContent
+from novacron.migration.known import RAM, TOLD, KnownContent
 from novacron.migration.line import Line
 from novacron.migration.meter import Meter
 from novacron.migration.native import Begin
@@ -108,10 +107,10 @@ class Source:
         self._answers: dict[FrameType, asyncio.Future[bytes]] = {}
         self._qemu: QemuSocket | None = None
         blocks = {number: disk.size_bytes // PAGE_BYTES for number, disk in enumerate(self._spec.disks)}
-        self._known = KnownContent({RAM: self._spec.memory_bytes // PAGE_BYTES, **blocks})
+        self._known = KnownContent({RAM: self._spec.memory_bytes // PAGE_BYTES, **blocks}, self._key)
         self._turns = Turns()
         self._compression = Compression(clock, outgoing.policy.compression_level)
-        self._disks = self._disk_sender(Answer(ram_known=False, disks_known=False))
+        self._disks = self._disk_sender("")
         strategy = outgoing.policy.strategy
         self._link = native.new_link(outgoing.policy) if strategy == "native" else None
         self._post_copy = strategy == "postcopy"
@@ -143,7 +142,6 @@ class Source:
 
     async def _agree(self) -> PageEncoder | None:
         """Say what moves; the other side says what it has of it already. No encoder where QEMU sends by itself."""
-        encoder = None if self.shadow is None else await self._encoder(fresh=not self._leans)
         offer = Offer(
             version=PROTOCOL_VERSION,
             migration_id=self._out.migration_id,
@@ -152,29 +150,51 @@ class Source:
             configuration=canonical_digest(self._spec),
             ram_bytes=self._spec.memory_bytes,
             key=self._key,
-            ram_root=await asyncio.to_thread(encoder.root) if encoder is not None and self._leans else b"",
             running=self._out.running,
             link=self._link,
             post_copy=self._post_copy,
+            disks=self._out.policy.move_disks,
         )
         await self._channel.send(FrameType.OFFER, pack(offer))
+        answer = unpack(await self._expect(FrameType.ANSWER, ANSWER_TIMEOUT_S), Answer)
+        self._disks = self._disk_sender(self._out.known_state if answer.disks_known else "")
         held = self._spec.memory_bytes + sum(disk.size_bytes for disk in self._spec.disks)
         within_s = ANSWER_TIMEOUT_S + held / SLOWEST_DIGEST_BYTES_S
-        answer = unpack(await self._expect(FrameType.ANSWER, within_s), Answer)
-        self._disks = self._disk_sender(answer)
-        self._disks.adopt(self._known)
-        if encoder is None:
-            return None
-        known = self._known.of(RAM)
-        if self._leans and not answer.ram_known and not known:
-            self.shadow = shadow(None, self._spec.memory_bytes, self._out.scratch)
-            encoder = await self._encoder(fresh=True)
-        encoder.adopt(known)
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._learn(answer)
+        except TimeoutError:
+            raise MigrationError(f"what the destination holds was not found out within {within_s:.0f} s") from None
+
+    async def _learn(self, answer: Answer) -> PageEncoder | None:
+        """What the other side holds, from its digests: both sides look through what is theirs at the same time."""
+        disks_move = self._out.policy.move_disks and not answer.disks_known
+        if (answer.ram_held and self.shadow is None) or (answer.disks_held and not disks_move):
+            raise ChannelProtocolError("the destination would tell of what is not compared")
+        encoder, own = None, {}
+        if self.shadow is not None:
+            if self._leans and not answer.ram_held:
+                self.shadow = shadow(None, self._spec.memory_bytes, self._out.scratch)
+            fresh = not (self._leans and answer.ram_held)
+            encoder = await asyncio.to_thread(PageEncoder, self.shadow, self._key, fresh=fresh)
+            if answer.ram_held:
+                own[RAM] = encoder.digests()
+        if answer.disks_held:
+            held = [await self._known.held(number) for number in range(len(self._spec.disks))]
+            own |= enumerate(await self._disks.look_through(held))
+        for disk, digests in own.items():
+            for ask in await self._known.compare(disk, digests):
+                await self._channel.send(FrameType.ASK, pack(ask))
+        for disk in own:
+            await self._adopt(disk, encoder)
         return encoder
 
-    async def _encoder(self, *, fresh: bool) -> PageEncoder:
-        assert self.shadow is not None  # noqa: S101 - whoever encodes has a picture of the other side
-        return await asyncio.to_thread(PageEncoder, self.shadow, self._key, fresh=fresh)
+    async def _adopt(self, disk: int, encoder: PageEncoder | None) -> None:
+        digests = await self._known.of(disk)
+        if disk != RAM:
+            self._disks.adopt(disk, digests, await self._known.missing(disk))
+        elif encoder is not None:
+            encoder.adopt(digests)
 
     async def _copy(self) -> None:
         """The disks, while the guest goes on writing to them; then what it wrote meanwhile."""
@@ -299,7 +319,7 @@ class Source:
             verdict=verdict,
         )
 
-    def _disk_sender(self, answer: Answer) -> DiskSender:
+    def _disk_sender(self, known_state: str) -> DiskSender:
         return DiskSender(
             self._machine,
             self._spec.disks if self._out.policy.move_disks else (),
@@ -308,7 +328,7 @@ class Source:
             self._turns,
             key=self._key,
             compression=self._compression,
-            known_state=self._out.known_state if answer.disks_known else "",
+            known_state=known_state,
         )
 
     @asynccontextmanager
@@ -371,8 +391,8 @@ class Source:
                 await self._qemu.write(body)
             elif kind in postcopy.LINE_FRAMES and self.line is not None:
                 await self.line.heard(kind, body)
-            elif kind == FrameType.KNOWN and not self._answer(FrameType.ANSWER).done():
-                self._known.add(unpack(body, Known))
+            elif kind in TOLD:
+                self._known.heard(kind, body)
             elif kind == FrameType.FAILED:
                 raise gave_up(unpack(body, Failed))
             elif kind in FrameType.__members__.values():

@@ -336,10 +336,10 @@ async def test_a_destination_that_tells_of_a_part_only_is_told_so(pair, monkeypa
 
 async def test_a_destination_that_tells_what_nobody_asked_for_is_told_so(pair, monkeypatch):
     asked = HeldContent.asked
-    monkeypatch.setattr(HeldContent, "asked", lambda self, ask: asked(self, ask) or [frame(ask.disk, bytes(16))])
-    content = bytes(DISK_BLOCKS * PAGE_BYTES)
+    monkeypatch.setattr(HeldContent, "asked", lambda self, ask: [frame(ask.disk, bytes(16)), *asked(self, ask)])
+    size = DISK_BLOCKS * PAGE_BYTES
     with pytest.raises(ChannelProtocolError, match="more or less of its content"):
-        await leave_for(pair, content, content)
+        await leave_for(pair, Random(1).randbytes(size), Random(2).randbytes(size))
 
 
 async def test_a_destination_that_would_tell_of_disks_that_stay_is_told_so(pair, monkeypatch):

@@ -2,10 +2,10 @@
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from novacron.repository.errors import ChunkUnknownError, DamagedError, PackMissingError
 from novacron.repository.manifest import Manifest
@@ -13,7 +13,9 @@ from novacron.repository.packs import PackReader
 from novacron.repository.prune import DAMAGED
 from novacron.repository.repository import Repository
 
-AT_A_TIME: Final = min(4, os.cpu_count() or 1)  # packs that are read, each of them whole in memory
+AT_A_TIME: Final = min(4, os.cpu_count() or 1)  # packs that are read, each of them whole in memory, or pages
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Checked:
 class _Lost:
     """What of a manifest, or of one page, cannot be had."""
 
+    chunks: int = 0  # that were looked for
     packs: Counter[str] = field(default_factory=Counter)  # chunks in each one
     unknown: int = 0
     pages: Counter[tuple[str, str]] = field(default_factory=Counter)  # by code and cause
@@ -68,7 +71,7 @@ def check(repository: Repository, *, read: bool, progress: Callable[[Checked], N
     done.loose_packs = len(stored.keys() - repository.index.packs())
     bad: set[str] = repository.index.packs() - stored.keys()
     if read:
-        for name, error in _read(repository, sorted(stored)):
+        for name, error in _in_threads(lambda pack: _damage(repository, pack), sorted(stored)):
             if error is not None:
                 bad.add(name)
                 repository.mark(name, DAMAGED)
@@ -84,25 +87,29 @@ def check(repository: Repository, *, read: bool, progress: Callable[[Checked], N
             continue
         done.manifests += 1
         lost = _Lost()
+        new = dict.fromkeys(page for page in _pages(manifest) if page not in looked_at)
+        for page, found in _in_threads(lambda page: _look(repository, page, bad), new):
+            looked_at[page] = found or None
+            done.pages += 1
+            done.chunks += found.chunks
+            progress(done)
         for page in _pages(manifest):
-            if page not in looked_at:
-                looked_at[page] = _look(repository, page, bad, done) or None
-                progress(done)
-            lost.add(looked_at[page] or _Lost())
+            if (found_before := looked_at[page]) is not None:
+                lost.add(found_before)
         done.faults += [Fault(code, cause, (name,)) for code, cause in _told(lost)]
     return done
 
 
-def _read(repository: Repository, names: list[str]) -> Iterator[tuple[str, DamagedError | None]]:
-    """Packs in their order, and what is wrong with each."""
-    reading: deque[tuple[str, Future[DamagedError | None]]] = deque()
+def _in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+    """Items in their order, and what came of each; a few ahead of whoever takes them."""
+    working: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(AT_A_TIME) as threads:
-        for name in names:
-            reading.append((name, threads.submit(_damage, repository, name)))
-            if len(reading) > AT_A_TIME:
-                yield reading[0][0], reading.popleft()[1].result()
-        while reading:
-            yield reading[0][0], reading.popleft()[1].result()
+        for item in items:
+            working.append((item, threads.submit(work, item)))
+            if len(working) > AT_A_TIME:
+                yield working[0][0], working.popleft()[1].result()
+        while working:
+            yield working[0][0], working.popleft()[1].result()
 
 
 def _damage(repository: Repository, pack: str) -> DamagedError | None:
@@ -117,16 +124,15 @@ def _pages(manifest: Manifest) -> Iterator[bytes]:
     return (page for stream in manifest.streams for _, page in stream.filled())
 
 
-def _look(repository: Repository, page: bytes, bad: set[str], done: Checked) -> _Lost:
+def _look(repository: Repository, page: bytes, bad: set[str]) -> _Lost:
     """One page, and the places of its chunks."""
     lost = _Lost()
-    done.pages += 1
     try:
         identities = [part.identity for part in repository.page(page)]
     except (DamagedError, ChunkUnknownError) as error:
         lost.pages[error.code, error.cause] += 1
         return lost
-    done.chunks += len(identities)
+    lost.chunks = len(identities)
     for places in repository.index.find(identities):
         packs = {place.pack for place in places}
         if not packs:

@@ -44,6 +44,7 @@ async def send_rest(held: Held, connect: Connect, *, vm: str) -> Verdict:
                     return await held.follow(channel)
             except RemoteError as error:
                 if error.code == QemuDiedError.code:
+                    await held.conclude()
                     return Verdict(alive=True, word="it ran until its QEMU died there")
                 cause: object = error
             except QemuDiedError:

@@ -371,6 +371,8 @@ class OutgoingMigrations:
             return True
         if answer.state == "lost":
             move.error = HandoverPendingError("the destination lost the VM before it ran; it runs on where it was")
+            if move.source is not None:
+                await move.source.conclude()
             await self.reclaim(attempt, answer.epoch)
             return True
         if answer.state == "verifying":

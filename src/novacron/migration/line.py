@@ -21,6 +21,7 @@ from typing import Final, Self
 
 from novacron.content.codec import decode, encode
 from novacron.core.clock import Clock
+from novacron.hypervisor.return_path import HAS_EVERYTHING, TAIL_BYTES, said_everything
 from novacron.migration.beside import beside
 from novacron.migration.errors import ChannelProtocolError
 from novacron.migration.frames import FrameType
@@ -35,6 +36,7 @@ ROUND_TRIPS_ON_THE_WAY: Final = 2.0
 RATE_WINDOW_S: Final = 0.5
 NUMBER: Final = struct.Struct(">Q")
 LEVEL: Final = 1  # of zstd
+QUIET_S: Final = 0.1  # after what looks like the end of QEMU's stream
 
 
 class Line:
@@ -61,6 +63,8 @@ class Line:
         self._coming: asyncio.Queue[bytes] = asyncio.Queue(4)
         self._rate = Throughput(RATE_WINDOW_S)
         self._gone_bytes = 0  # that the other side has taken
+        self._tail = b""  # the last that QEMU said
+        self._said = asyncio.Event()  # all that it had to say, while that is discarded
         self._giving: asyncio.Task[None] | None = None
 
     @classmethod
@@ -88,6 +92,27 @@ class Line:
             self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             await loop.sock_connect(self._connection, str(self._path))
         self._giving = asyncio.create_task(self._give())
+
+    async def conclude(self) -> None:
+        """At a source whose rest nobody needs: once its QEMU has said it, it hears that all of it has come.
+
+        It calls the migration complete then; its guest stands still, and can go on. It must not be told to cancel: see
+        ``qemu.content_destination``. Meanwhile ``discard`` must run.
+        """
+        await self._said.wait()
+        with contextlib.suppress(OSError):
+            await asyncio.get_running_loop().sock_sendall(self._open, HAS_EVERYTHING)
+        await self.ended.wait()
+
+    async def discard(self) -> None:
+        """Take what QEMU says, until it closes its end: its monitor hangs in what nobody takes."""
+        while not (said_everything(self._tail) and await self._is_quiet()):
+            if not await self._receive():
+                break
+        self._said.set()
+        while await self._receive():
+            pass
+        self.ended.set()
 
     async def close(self) -> None:
         """Both ways, at once; harmless when it is closed."""
@@ -137,21 +162,14 @@ class Line:
         """The next piece that QEMU says, once little enough is on the way; None when it has closed its end."""
         async with self._moved:
             await self._moved.wait_for(lambda: self._has_room(rtt_ms()))
-        while True:
-            await self._readable()
-            try:
-                data = self._open.recv(PIECE_BYTES)
-            except BlockingIOError:
-                continue
-            except OSError:
-                data = b""
-            if not data:
-                self.ended.set()
-                return None
-            self._numbered += 1
-            piece = _Piece(self._numbered, data)
-            self._kept.append(piece)  # at once: whatever is cancelled from here on, it is not lost
-            return piece
+        data = await self._receive()
+        if not data:
+            self.ended.set()
+            return None
+        self._numbered += 1
+        piece = _Piece(self._numbered, data)
+        self._kept.append(piece)  # at once: whatever is cancelled from here on, it is not lost
+        return piece
 
     def _has_room(self, rtt_ms: float) -> bool:
         room = max(LEAST_ON_THE_WAY_BYTES, ROUND_TRIPS_ON_THE_WAY * self._rate.bytes_s * rtt_ms / 1000)
@@ -184,6 +202,27 @@ class Line:
             async with self._moved:
                 self.taken += 1
                 self._moved.notify_all()
+
+    async def _receive(self) -> bytes:
+        """What QEMU says next; empty when it has closed its end."""
+        while True:
+            await self._readable()
+            try:
+                data = self._open.recv(PIECE_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            self._tail = (self._tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
+            return data
+
+    async def _is_quiet(self) -> bool:
+        try:
+            async with asyncio.timeout(QUIET_S):
+                await self._readable()
+        except TimeoutError:
+            return True
+        return False
 
     async def _readable(self) -> None:
         """Nothing is taken yet: a cancellation loses nothing."""

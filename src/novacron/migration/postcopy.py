@@ -9,6 +9,7 @@ Both ends go on over channel after channel, until the destination's QEMU says th
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ KEY_BYTES: Final = 32
 LOOK_EVERY_S: Final = 0.5
 SOON_EVERY_S: Final = 0.01
 CONNECT_S: Final = 10.0
+GIVE_UP_S: Final = 10.0  # all of a large memory may have to be taken first
 SETTLES_S: Final = 5.0  # between the last byte and QEMU's word that it has everything
 LINE_FRAMES: Final = frozenset({FrameType.LINE, FrameType.TAKEN})
 
@@ -52,6 +54,17 @@ async def all_here(machine: Machine, line: Line, clock: Clock) -> None:
         if clock.monotonic() > deadline:
             raise QemuFailedError(f"the memory has not come whole: this node's QEMU says {status}")
         await clock.sleep(SOON_EVERY_S)
+
+
+async def give_up(machine: Machine, line: Line) -> None:
+    """At the source: nobody needs the rest any more, and the guest can go on here if nobody has it."""
+    if line.ended.is_set():
+        return
+    async with asyncio.timeout(GIVE_UP_S), beside(line.discard()):
+        if (await machine.migration_status()).status == "postcopy-active":
+            await line.conclude()
+        else:
+            await machine.cancel_migration()
 
 
 def count(meter: Meter, status: MigrationStatus, line: Line) -> None:
@@ -94,6 +107,12 @@ class Held:
                 self.meter.note = ""
                 return await _last_word(channel, line)
         return _verdict(kind, body)
+
+    async def conclude(self) -> None:
+        """Nobody needs the rest any more."""
+        if self.line is not None:
+            with contextlib.suppress(TimeoutError):  # whoever takes the guest back then tells what is wrong
+                await give_up(self.machine, self.line)
 
     async def close(self) -> None:
         """QEMU keeps what it holds, and waits for another connection."""

@@ -10,7 +10,8 @@ from novacron.migration.errors import QemuFailedError
 
 POST_COPY: Final = frozenset({"postcopy-active", "postcopy-paused", "postcopy-recover"})
 UNDER_WAY: Final = POST_COPY | {"setup", "active", "pre-switchover", "device", "wait-unplug", "cancelling"}
-PATIENCE_S: Final = 30.0
+NOTICES_BY_ITSELF: Final = "postcopy-active"  # that its connection has gone
+PATIENCE_S: Final = 20.0  # less than whoever asked has
 LOOK_EVERY_S: Final = 0.01
 
 
@@ -27,10 +28,13 @@ async def take_back(machine: Machine, clock: Clock, *, running: bool) -> None:
 
 
 async def _give_up(machine: Machine, clock: Clock, deadline: float) -> None:
-    """Cut first, then cancel: QEMU may hang in a connection that nobody reads any more."""
+    """Cut first, then cancel: QEMU may hang in a connection that nobody reads any more.
+
+    A post-copy that is cut must be left to notice it: one that is cancelled in that moment neither goes on nor ends.
+    """
     await machine.cut_migration()
     while (status := (await machine.migration_status()).status) in UNDER_WAY:
-        if status != "cancelling":
+        if status not in {"cancelling", NOTICES_BY_ITSELF}:
             await machine.cancel_migration()
         if clock.monotonic() > deadline:
             if await machine.state() is MachineState.RUNNING:

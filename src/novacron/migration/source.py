@@ -58,7 +58,6 @@ SWITCHOVER_TIMEOUT_S: Final = 60.0
 ANSWER_TIMEOUT_S: Final = 60.0
 SLOWEST_DIGEST_BYTES_S: Final = 100e6  # at which a destination looks through what lies there
 VERIFY_GRACE_S: Final = 50.0  # beyond the time that the guest is given
-GIVE_UP_S: Final = 2.0  # a QEMU that hangs in its connection is cut off
 OVERHEAD_MS: Final = 60  # of a switchover beside RAM: device state, the last disk round, the destination's journal
 MIN_DOWNTIME_MS: Final = 20
 
@@ -311,6 +310,11 @@ class Source:
         self._meter.phase = "window"
         return self.summary(unpack(last_word.result(), Verdict))
 
+    async def conclude(self) -> None:
+        """The guest was lost over there before it ran: nobody needs what was to follow it."""
+        if self.line is not None:
+            await postcopy.give_up(self._machine, self.line)
+
     def summary(self, verdict: Verdict) -> MigrationSummary:
         """What it came to, also when the destination's word came another way."""
         return self._meter.summary(
@@ -374,8 +378,7 @@ class Source:
         except BaseException:
             if not self.committed:
                 with contextlib.suppress(QemuDiedError, TimeoutError):
-                    async with asyncio.timeout(GIVE_UP_S):
-                        await self._machine.cancel_migration()
+                    await postcopy.give_up(self._machine, line)
                 await line.close()
             raise
         await line.close()

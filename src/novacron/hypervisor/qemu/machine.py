@@ -13,7 +13,7 @@ from novacron.core.ids import VmId
 from novacron.core.units import PAGE_BYTES
 from novacron.hypervisor.driver import DirectLink, DiskExport, MachineEvent, MachineState, MigrationStatus
 from novacron.hypervisor.errors import QemuDiedError, QmpError, VmStateError
-from novacron.hypervisor.qemu.deaf_destination import DeafDestination, ram_blocks
+from novacron.hypervisor.qemu.content_destination import ContentDestination, ram_blocks
 from novacron.hypervisor.qemu.folder import InstanceRecord
 from novacron.hypervisor.qemu.link_key import LinkKey
 from novacron.hypervisor.qemu.qmp import Qmp
@@ -205,14 +205,12 @@ class QemuMachine:
         await self.qmp("migrate", uri=f"unix:{socket}", resume=True)
 
     async def cancel_migration(self) -> None:
-        """Give the migration up. QEMU hears nothing in a post-copy that is broken: it must be resumed before."""
+        """Give the migration up. A post-copy that is broken ends as if it were complete: the guest stands still."""
         if (await self.migration_status()).status in BROKEN:
             await self._until_paused()
-            async with DeafDestination.at(self.run_dir / "nobody", await self._ram_blocks()) as nobody:
+            async with ContentDestination.at(self.run_dir / "nobody", await self._ram_blocks()) as nobody:
                 await self.qmp("migrate", uri=f"unix:{nobody.path}", resume=True)
-                await self._until("postcopy-active")
-                await self.qmp("migrate_cancel")
-                await self._until("cancelled", "postcopy-paused")  # the latter: QEMU took it for another break
+                await self._until("completed", "postcopy-paused")  # the latter: it was cut once more
         else:
             await self.qmp("migrate_cancel")
 

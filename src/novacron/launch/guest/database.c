@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { TRANSFERS = 4, CACHE_KIB = 32768 };
+enum { TRANSFERS = 4, CACHE_KIB = 32768, BUSY_MS = 10000 };
 
 static sqlite3 *db;
 static sqlite3_stmt *begin, *commit, *withdraw, *deposit, *record;
@@ -47,7 +47,8 @@ static int connect_file(void) {
     static char settings[96];
     snprintf(settings, sizeof settings, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-%d",
              CACHE_KIB);
-    if (sqlite3_open(file, &db) != SQLITE_OK || sqlite3_exec(db, settings, NULL, NULL, NULL) != SQLITE_OK)
+    if (sqlite3_open(file, &db) != SQLITE_OK || sqlite3_busy_timeout(db, BUSY_MS) != SQLITE_OK ||
+        sqlite3_exec(db, settings, NULL, NULL, NULL) != SQLITE_OK)
         return failed("open");
     const struct { sqlite3_stmt **statement; const char *sql; } statements[] = {
         {&begin, "BEGIN IMMEDIATE"},

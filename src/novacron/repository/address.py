@@ -9,14 +9,14 @@ from novacron.repository.careful import CarefulStore
 from novacron.repository.errors import AddressError
 from novacron.repository.folder import FolderStore
 from novacron.repository.s3 import S3Store
-from novacron.repository.s3_access import read_access
+from novacron.repository.s3_access import S3Access, read_access
 from novacron.repository.store import Store
 
 _S3: Final = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)/?")
 
 
-def open_store(address: str, access_file: Path | None = None) -> Store:
-    """The one way to a store. S3's keys come from ``access_file``, else from the environment; raises AddressError.
+def open_store(address: str, access: S3Access | Path | None = None) -> Store:
+    """The one way to a store. S3's keys are ``access``, or in that file, else in the environment; raises AddressError.
 
     Nothing is asked of the store yet.
     """
@@ -30,4 +30,6 @@ def open_store(address: str, access_file: Path | None = None) -> Store:
             f"{address.partition('://')[0]}://… is not the address of a store",
             next_command="give a folder's path, or s3://BUCKET/PREFIX",
         )
-    return CarefulStore(S3Store(found[1], found[2].removeprefix("/"), read_access(access_file, os.environ)))
+    if not isinstance(access, S3Access):
+        access = read_access(access, os.environ)
+    return CarefulStore(S3Store(found[1], found[2].removeprefix("/"), access))

@@ -45,7 +45,7 @@ def check(window: TimeWindow | None) -> None:
     """Raises InvalidInputError for a zone that is not known, and for a window that never closes."""
     if window is None:
         return
-    _zone(window.zone)
+    zone_of(window.zone)
     if window.opens == window.closes and len(set(window.days)) in {0, len(DAYS)}:
         raise InvalidInputError(
             f"a window from {window.opens} to {window.closes} on every day is always open: leave it out, or name days",
@@ -55,7 +55,7 @@ def check(window: TimeWindow | None) -> None:
 
 def opening(window: TimeWindow, now: float) -> Opening:
     """The one that it is in, or the next; those that meet are one."""
-    zone = _zone(window.zone)
+    zone = zone_of(window.zone)
     today = datetime.fromtimestamp(now, zone).date()
     found: Opening | None = None
     for ahead in LOOKS_AHEAD:
@@ -123,7 +123,8 @@ def _on(window: TimeWindow, zone: ZoneInfo, day: date) -> Opening | None:
     return Opening(begins_at, ends_at) if ends_at > begins_at else None
 
 
-def _zone(name: str) -> ZoneInfo:
+def zone_of(name: str) -> ZoneInfo:
+    """By its IANA name; raises InvalidInputError."""
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:

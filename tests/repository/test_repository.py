@@ -26,7 +26,7 @@ from novacron.repository.errors import (
     WrongKeyError,
 )
 from novacron.repository.folder import FolderStore
-from novacron.repository.keys import Secret
+from novacron.repository.keys import Secret, new_recovery_key
 from novacron.repository.manifest import Manifest, Stream
 from novacron.repository.prune import prune
 from novacron.repository.regions import Part, make_page
@@ -149,6 +149,77 @@ def test_there_is_nothing_to_open_where_nothing_is(tmp_path):
         Repository.open(FolderStore(tmp_path), KEY, tmp_path / "cache")
     with pytest.raises(WrongKeyError, match="at least 32"):
         Secret.file(b"short")
+
+
+async def test_a_recovery_key_opens_what_its_passphrase_is_lost_of(repository, store, tmp_path):
+    await stored(repository, "one", chunk(1))
+    text = new_recovery_key()
+    with pytest.raises(WrongKeyError, match="has no recovery key"):
+        Repository.open(store, Secret.recovery(text), tmp_path / "other")
+    repository.add_recovery(Secret.recovery(text))
+    repository.add_recovery(Secret.recovery(new_recovery_key()))  # the first stays
+    written_down = text.lower().replace("-", "  ") + "\n"
+    other = Repository.open(store, Secret.recovery(written_down), tmp_path / "other")
+    other.refresh()
+    assert await read(other, "one") == chunk(1)
+    for wrong in (Secret.recovery(new_recovery_key()), Secret.file(b"k" * 33)):
+        with pytest.raises(WrongKeyError):
+            Repository.open(store, wrong, tmp_path / "other")
+    for no_key in ("", text[:-1], text.replace("-", "1"), f"{text}-AAAA"):
+        with pytest.raises(WrongKeyError, match="13 groups of four"):
+            Secret.recovery(no_key)
+
+
+@pytest.mark.parametrize("name", ["envelope", "recovery"])
+def test_a_damaged_envelope_is_told_by_a_check(repository, store, name):
+    repository.add_recovery(Secret.recovery(new_recovery_key()))
+    assert check(repository, read=False).faults == []
+    content, at = store.objects[name]
+    store.objects[name] = (bytes([content[0] ^ 1]) + content[1:], at)
+    (fault,) = check(repository, read=False).faults
+    assert fault.code == "repository_damaged"
+
+
+async def test_only_a_repository_in_which_nothing_was_stored_is_unmade(repository, store):
+    repository.add_recovery(Secret.recovery(new_recovery_key()))
+    await stored(repository, "one", chunk(1))
+    with pytest.raises(RepositoryExistsError):
+        repository.unmake()
+    repository.delete_manifest("one")
+    prune(repository, grace_s=0, now=LATER)
+    prune(repository, grace_s=0, now=LATER)
+    repository.unmake()
+    assert not [name for name in store.objects if not name.startswith("index/")]
+
+
+async def test_a_prune_tells_how_far_it_is_and_can_be_ended_at_any_time(repository):
+    for number in range(3):
+        await stored(repository, str(number), b"".join(map(chunk, range(1 + 4 * number, 5 + 4 * number))))
+    await stored(repository, "kept", b"".join(map(chunk, range(1, 13, 4))))
+    for number in range(3):
+        repository.delete_manifest(str(number))
+    steps = []
+    for end in range(1000):
+        seen = []
+
+        def look(done, end=end, seen=seen):
+            seen.append((done.phase, done.moved_bytes, done.total_bytes))
+            if len(seen) > end:
+                raise InternalError("ended")
+
+        try:
+            done = prune(repository, grace_s=0, now=LATER, progress=look)
+        except InternalError:
+            steps.append(seen[-1])
+        else:
+            break
+    assert done.moved_bytes == done.total_bytes
+    assert [phase for phase, _, _ in steps] == sorted(
+        (phase for phase, _, _ in steps), key=["looking", "moving", "removing"].index
+    )
+    assert any(0 < moved <= total for _, moved, total in steps)
+    assert check(repository, read=True).faults == []
+    assert await read(repository, "kept") == b"".join(map(chunk, range(1, 13, 4)))
 
 
 async def test_nothing_of_the_content_or_of_names_lies_open(repository, store):

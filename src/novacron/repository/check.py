@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from novacron.repository.errors import ChunkUnknownError, DamagedError, PackMissingError
+from novacron.repository.errors import ChunkUnknownError, DamagedError, PackMissingError, RepositoryMissingError
 from novacron.repository.manifest import Manifest
 from novacron.repository.packs import PackReader
 from novacron.repository.prune import DAMAGED
@@ -36,6 +36,7 @@ class Checked:
     chunks: int = 0  # of those pages
     packs: int = 0
     read_bytes: int = 0
+    total_bytes: int = 0  # that are to be read
     loose_packs: int = 0  # not in the index: a writer is at work or was broken off, or the index lost them
     faults: list[Fault] = field(default_factory=list)
 
@@ -62,15 +63,20 @@ def check(repository: Repository, *, read: bool, progress: Callable[[Checked], N
     """Every manifest, and every pack that it needs; with ``read`` the content of every chunk of every pack, too.
 
     A damaged pack gets a tombstone: what it holds is stored again by the next writer that meets it, which heals the
-    manifests that need it. Raises IndexDamagedError.
+    manifests that need it. What ``progress`` raises ends it. Raises IndexDamagedError.
     """
     repository.refresh()
     done = Checked()
+    try:
+        repository.check_envelopes()
+    except (DamagedError, RepositoryMissingError) as wrong:
+        done.faults.append(Fault(wrong.code, wrong.cause))
     stored = repository.packs()
     done.packs = len(stored)
     done.loose_packs = len(stored.keys() - repository.index.packs())
     bad: set[str] = repository.index.packs() - stored.keys()
     if read:
+        done.total_bytes = sum(size for size, _ in stored.values())
         for name, error in _in_threads(lambda pack: _damage(repository, pack), sorted(stored)):
             if error is not None:
                 bad.add(name)

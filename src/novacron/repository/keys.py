@@ -4,9 +4,11 @@ envelope = one line of JSON {"how", "id", "chunker", "n", "r", "p", "salt"}, a n
 sealed by AES-256-GCM under the envelope's key with the line as associated data, BLAKE3 of all that (32 bytes)
 
 ``how`` gives the envelope's key: ``passphrase`` (scrypt), ``file`` (HKDF of a key file's bytes), ``open`` (32 zeros: a
-repository that anybody who has it can read).
+repository that anybody who has it can read), ``recovery`` (HKDF of a recovery key, in an envelope of its own).
 """
 
+import base64
+import binascii
 import os
 from dataclasses import dataclass
 from typing import Final, Self
@@ -24,12 +26,13 @@ SCRYPT_R: Final = 8
 MAX_SCRYPT_N: Final = 1 << 20  # what an envelope may ask for
 MAX_SCRYPT_R: Final = 16
 CHECK_BYTES: Final = 32
+ID_BYTES: Final = 16
 MIN_FILE_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Secret:
-    """What opens an envelope: a passphrase, or a key file's content, or nothing (see ``how``)."""
+    """What opens an envelope: a passphrase, a key file's content, a recovery key, or nothing (see ``how``)."""
 
     how: str
     content: bytes = b""
@@ -47,9 +50,29 @@ class Secret:
         return cls("file", content)
 
     @classmethod
+    def recovery(cls, text: str) -> Self:
+        """A key that ``new_recovery_key`` has made, however it was written down; raises WrongKeyError."""
+        try:
+            content = base64.b32decode("".join(text.replace("-", " ").split()).upper() + _PADDING)
+        except (binascii.Error, ValueError):
+            content = b""
+        if len(content) != KEY_BYTES:
+            raise WrongKeyError("that is not a recovery key: it has 13 groups of four letters or digits")
+        return cls("recovery", content)
+
+    @classmethod
     def none(cls) -> Self:
         """Encryption is refused."""
         return cls("open")
+
+
+def new_recovery_key() -> str:
+    """32 random bytes as people write them down."""
+    text = base64.b32encode(os.urandom(KEY_BYTES)).decode().removesuffix(_PADDING)
+    return "-".join(text[at : at + 4] for at in range(0, len(text), 4))
+
+
+_PADDING: Final = "===="  # of 32 bytes in base32
 
 
 class _Line(Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,9 +105,9 @@ class Keys:
         return cls(repository_id, root, *uses)
 
     @classmethod
-    def new(cls) -> Self:
-        """A new repository's."""
-        return cls.of(os.urandom(16).hex(), os.urandom(KEY_BYTES))
+    def new(cls, repository_id: str = "") -> Self:
+        """A new repository's; its id (16 bytes in hex) is random if it is not given."""
+        return cls.of(repository_id or os.urandom(ID_BYTES).hex(), os.urandom(KEY_BYTES))
 
 
 _USES: Final = ("chunk-id", "cut", "pack", "index", "manifest", "tombstone")
@@ -98,12 +121,17 @@ def close_envelope(keys: Keys, chunker: str, secret: Secret) -> bytes:
     return body + blake3.blake3(body).digest()
 
 
-def open_envelope(envelope: bytes, secret: Secret) -> tuple[Keys, str]:
-    """The keys within, and the chunker's name; raises DamagedError, and WrongKeyError for another ``secret``."""
+def check_envelope(envelope: bytes) -> bytes:
+    """What stands before its BLAKE3; raises DamagedError."""
     body = envelope[:-CHECK_BYTES]
     if blake3.blake3(body).digest() != envelope[-CHECK_BYTES:]:
-        raise DamagedError("the envelope of the repository's key is damaged")
-    head, newline, sealed = body.partition(b"\n")
+        raise DamagedError("an envelope of the repository's key is damaged")
+    return body
+
+
+def open_envelope(envelope: bytes, secret: Secret) -> tuple[Keys, str]:
+    """The keys within, and the chunker's name; raises DamagedError, and WrongKeyError for another ``secret``."""
+    head, newline, sealed = check_envelope(envelope).partition(b"\n")
     try:
         line = msgspec.json.decode(head, type=_Line)
     except msgspec.MsgspecError as error:
@@ -116,7 +144,7 @@ def open_envelope(envelope: bytes, secret: Secret) -> tuple[Keys, str]:
         raise WrongKeyError(f"{_HOW[secret.how]} of another repository was given") from None
 
 
-_HOW: Final = {"passphrase": "a passphrase", "file": "a key file", "open": "no lock"}
+_HOW: Final = {"passphrase": "a passphrase", "file": "a key file", "recovery": "a recovery key", "open": "no lock"}
 
 
 def _sealer(line: _Line, secret: Secret) -> Sealer:
@@ -126,8 +154,8 @@ def _sealer(line: _Line, secret: Secret) -> Sealer:
     match secret.how:
         case "passphrase":
             key = Scrypt(salt, KEY_BYTES, line.n, line.r, line.p).derive(secret.content)
-        case "file":
-            key = secret.content
-        case _:
+        case "open":
             key = bytes(KEY_BYTES)
+        case _:
+            key = secret.content
     return Sealer(key, salt, b"novacron envelope 1")

@@ -10,7 +10,7 @@ the tombstone) is what a writer's last look leans on (see ``writer``). The grace
 having to begin anew.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,20 +31,26 @@ Needed = dict[str, dict[bytes, int]]  # pack → ids of its chunks that a manife
 class Pruned:
     """What was done."""
 
+    phase: str = "looking"  # moving, removing
     moved_chunks: int = 0
+    moved_bytes: int = 0
+    total_bytes: int = 0  # that are to be moved
     marked: int = 0
     removed: int = 0
     removed_bytes: int = 0
 
 
-def prune(repository: Repository, *, grace_s: float, now: float) -> Pruned:
-    """All steps.
+def prune(
+    repository: Repository, *, grace_s: float, now: float, progress: Callable[[Pruned], None] = lambda _: None
+) -> Pruned:
+    """All steps; what ``progress`` raises ends it, and the next one goes on.
 
     Raises IndexDamagedError, ChunkUnknownError, and DamagedError of a manifest: what is needed is not known then.
     """
     done = Pruned()
+    progress(done)
     repository.refresh()
-    needed = _needed(repository)
+    needed = _needed(repository, lambda: progress(done))
     ripe = {pack: size for pack, (size, put_at) in repository.packs().items() if now - put_at >= grace_s}
     marked_at = {name_of(stored.name): stored.modified_at for stored in repository.store.list(TOMBSTONES)}
     poor = {
@@ -52,18 +58,21 @@ def prune(repository: Repository, *, grace_s: float, now: float) -> Pruned:
         for pack, size in ripe.items()
         if pack not in marked_at and _part(needed, pack) < WORTHWHILE * size
     }
-    done.moved_chunks = _store_anew(repository, (identity for chunks in poor.values() for identity in chunks))
+    done.phase, done.total_bytes = "moving", sum(sum(chunks.values()) for chunks in poor.values())
+    _store_anew(repository, poor.values(), done, progress)
     for pack in poor:
         repository.mark(pack, UNUSED)
         marked_at[pack] = now
     done.marked = len(poor)
-    _remove(repository, {pack for pack, at in marked_at.items() if now - at >= grace_s}, done)
+    done.phase = "removing"
+    due = {pack for pack, at in marked_at.items() if now - at >= grace_s}
+    _remove(repository, due, done, lambda: progress(done))
     return done
 
 
-def _remove(repository: Repository, due: set[str], done: Pruned) -> None:
+def _remove(repository: Repository, due: set[str], done: Pruned, look: Callable[[], None]) -> None:
     repository.refresh()
-    needed, stored = _needed(repository), repository.packs()
+    needed, stored = _needed(repository, look), repository.packs()
     gone = due - needed.keys()
     for pack in sorted(gone):
         repository.store.delete(path(pack))
@@ -76,12 +85,13 @@ def _remove(repository: Repository, due: set[str], done: Pruned) -> None:
             repository.unmark(pack)
 
 
-def _needed(repository: Repository) -> Needed:
+def _needed(repository: Repository, look: Callable[[], None]) -> Needed:
     """Of several packs that have a chunk, the one that stays is needed."""
     needed: Needed = {}
     seen: set[bytes] = set()
     passed: set[bytes] = set()
     for name in repository.manifests():
+        look()
         for identity in repository.needs(repository.manifest(name), passed):
             prefix = identity[:PREFIX_BYTES]
             if prefix not in seen:
@@ -99,28 +109,30 @@ def _part(needed: Needed, pack: str) -> int:
     return size_of(chunks.values()) if chunks else 0
 
 
-def _store_anew(repository: Repository, chunks: Iterable[bytes]) -> int:
-    """These chunks in packs of their own, known to the index; how many there were."""
+def _store_anew(
+    repository: Repository, chunks: Iterable[dict[bytes, int]], done: Pruned, progress: Callable[[Pruned], None]
+) -> None:
+    """These chunks in packs of their own, known to the index."""
     packs: dict[str, bytes] = {}
     pack = PackBuilder(repository.keys)
-    moved = 0
 
     def put() -> None:
         name, content = pack.finish()
         repository.store.put(path(name), content)
         packs[name] = bytes(pack.entries)
 
-    for identity in chunks:
+    for identity, length in (chunk for of_pack in chunks for chunk in of_pack.items()):
         key = repository.keys.chunk_id
         pack.add(identity, pack_chunk(repository.chunk(identity), identity, key))
-        moved += 1
+        done.moved_chunks += 1
+        done.moved_bytes += length
+        progress(done)
         if pack.full:
             put()
             pack = PackBuilder(repository.keys)
     if pack.entries:
         put()
     repository.index.add(packs)
-    return moved
 
 
 def _forget(repository: Repository, gone: set[str]) -> None:

@@ -1,6 +1,7 @@
 """A repository: packs of chunks, an index of them, and manifests that say what they make up.
 
 envelope       the repository's key                 packs/<2>/<64>     chunks
+recovery       the same, for the recovery key
 index/<64>     where chunks lie                     manifests/<name>   what was stored at one time
 traits         what the store can do                tombstones/<64>    a pack that is going, or damaged
 
@@ -27,9 +28,10 @@ from novacron.repository.errors import (
     RepositoryError,
     RepositoryExistsError,
     RepositoryMissingError,
+    WrongKeyError,
 )
 from novacron.repository.index import FOLDER as INDEX, SEGMENT_ENTRIES, Index, Place
-from novacron.repository.keys import Keys, Secret, close_envelope, open_envelope
+from novacron.repository.keys import Keys, Secret, check_envelope, close_envelope, open_envelope
 from novacron.repository.manifest import Manifest
 from novacron.repository.packs import ENTRY, SEALED_HEADER_BYTES, Blob, PackReader
 from novacron.repository.probe import probe
@@ -39,6 +41,7 @@ from novacron.repository.store import ObjectExistsError, ObjectMissingError, Sto
 from novacron.repository.traits import NAME as TRAITS, Traits, decode_traits
 
 ENVELOPE: Final = "envelope"
+RECOVERY: Final = "recovery"
 TOMBSTONES: Final = "tombstones/"
 READERS: Final = 64  # packs whose subkey is kept
 log = structlog.get_logger()
@@ -59,7 +62,9 @@ class Repository:
             log.warning("repository_store_weak", cause=weakness)
 
     @classmethod
-    def create(cls, store: Store, secret: Secret, cache: Path, chunker: Chunker = FIXED) -> Self:
+    def create(
+        cls, store: Store, secret: Secret, cache: Path, chunker: Chunker = FIXED, repository_id: str = ""
+    ) -> Self:
         """A new one, with a key of its own in an envelope for ``secret``; the store is probed first.
 
         Raises RepositoryExistsError, StoreUnfitError.
@@ -67,7 +72,7 @@ class Repository:
         if _envelope(store) is not None:
             raise RepositoryExistsError("there is a repository in that place already")
         traits = _probed(store)
-        keys = Keys.new()
+        keys = Keys.new(repository_id)
         envelope = close_envelope(keys, chunker.name, secret)
         with contextlib.suppress(ObjectExistsError):
             traits.fit(store).put(ENVELOPE, envelope)
@@ -81,6 +86,10 @@ class Repository:
         envelope = _envelope(store)
         if envelope is None:
             raise RepositoryMissingError("there is no repository in that place")
+        if secret.how == RECOVERY:
+            envelope = _envelope(store, RECOVERY)
+            if envelope is None:
+                raise WrongKeyError("the repository has no recovery key")
         keys, chunker = open_envelope(envelope, secret)
         if chunker not in CHUNKERS:
             raise DamagedError(f"the repository is cut by {chunker}, which is not known here")
@@ -89,6 +98,26 @@ class Repository:
         except ObjectMissingError:
             traits = _probed(store)
         return cls(store, keys, CHUNKERS[chunker], cache, traits)
+
+    def add_recovery(self, secret: Secret) -> None:
+        """Let a recovery key open it too; harmless when one does already, which stays the one."""
+        with contextlib.suppress(ObjectExistsError):
+            self.store.put(RECOVERY, close_envelope(self.keys, self.chunker.name, secret))
+
+    def check_envelopes(self) -> None:
+        """Raises RepositoryMissingError, DamagedError."""
+        if (envelope := _envelope(self.store)) is None:
+            raise RepositoryMissingError("the envelope of the repository's key is gone")
+        check_envelope(envelope)
+        if (recovery := _envelope(self.store, RECOVERY)) is not None:
+            check_envelope(recovery)
+
+    def unmake(self) -> None:
+        """Take a repository away in which nothing was ever stored; raises RepositoryExistsError when something was."""
+        if self.packs() or self.manifests():
+            raise RepositoryExistsError("the repository is not empty")
+        for name in (TRAITS, RECOVERY, ENVELOPE):
+            self.store.delete(name)
 
     def refresh(self) -> None:
         """Know what others have stored and marked meanwhile; raises IndexDamagedError."""
@@ -211,9 +240,9 @@ class Repository:
         return reader
 
 
-def _envelope(store: Store) -> bytes | None:
+def _envelope(store: Store, name: str = ENVELOPE) -> bytes | None:
     try:
-        return store.get(ENVELOPE)
+        return store.get(name)
     except ObjectMissingError:
         return None
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from novacron.core.ids import ImageId, VmId
 from novacron.core.units import GIB
+from novacron.hypervisor.point_in_time import PointInTime
 from novacron.protocol.vm import HostCapabilities, VmSpec
 
 LOW_RAM_BYTES: Final = 2 * GIB  # RAM below lies at its own physical address, whatever the machine type
@@ -145,6 +146,17 @@ class Machine(Protocol):
 
     async def guest_ping(self) -> bool:
         """Whether the guest's agent answers (False when there is none)."""
+        ...
+
+    async def freeze(self) -> bool:
+        """Hold the guest's file systems, all that was written on their disks; False without an agent that does it.
+
+        Whatever this says or raises, ``thaw`` must follow.
+        """
+        ...
+
+    async def thaw(self) -> None:
+        """Let them be written again; harmless when they are, or there is no agent."""
         ...
 
     async def peek(self, offsets: Sequence[int], length: int) -> list[bytes]:
@@ -370,6 +382,10 @@ class Driver(Protocol):
 
     def spec(self, vm_id: VmId) -> VmSpec:
         """As pinned; raises VmUnknownError."""
+        ...
+
+    def point_in_time(self, vm_id: VmId, machine: Machine | None) -> PointInTime:
+        """The disks of this instance; without one, of a VM that is off, and stays so meanwhile."""
         ...
 
     async def resize(self, vm_id: VmId, spec: VmSpec) -> VmSpec:

@@ -24,6 +24,8 @@ from novacron.hypervisor.errors import (
 )
 from novacron.hypervisor.memory.disk import BLOCK_BYTES, MemoryDisk
 from novacron.hypervisor.memory.machine import MemoryMachine
+from novacron.hypervisor.memory.point_in_time import MemoryPointInTime
+from novacron.hypervisor.point_in_time import PointInTime
 from novacron.hypervisor.resize import check_resize
 from novacron.hypervisor.spec import check_spec, sizes
 from novacron.protocol.vm import HostCapabilities, VmSpec
@@ -38,6 +40,7 @@ class _Vm:
     disks: dict[str, MemoryDisk] = field(default_factory=dict)
     instances: list[MemoryMachine] = field(default_factory=list)
     settled_at: float = 0.0
+    held: MemoryPointInTime | None = None
 
 
 @dataclass(slots=True)
@@ -205,6 +208,14 @@ class MemoryDriver:
         if spec is None:
             raise VmUnknownError(f"this node has no VM {vm_id}", next_command="novacron vm list")
         return spec
+
+    def point_in_time(self, vm_id: VmId, machine: Machine | None) -> PointInTime:
+        """Of disks that are the same, whether an instance has them or not."""
+        vm = self._vm(vm_id)
+        if vm.held is None or not vm.held.holds:
+            disks = machine.disks if isinstance(machine, MemoryMachine) else vm.disks
+            vm.held = MemoryPointInTime(disks, self._run_dir / f"{vm_id}.nbd")
+        return vm.held
 
     async def resize(self, vm_id: VmId, spec: VmSpec) -> VmSpec:
         """Another size."""

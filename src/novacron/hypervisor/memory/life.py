@@ -98,6 +98,13 @@ class Life:
         """There is no agent in it."""
         return False
 
+    async def freeze(self) -> bool:
+        """Nobody would do it."""
+        return False
+
+    async def thaw(self) -> None:
+        """Nothing is held."""
+
     async def peek(self, offsets: Sequence[int], length: int) -> list[bytes]:
         """As it is now."""
         self._must_live()

@@ -26,14 +26,17 @@ from novacron.hypervisor.errors import (
     VmStateError,
     VmUnknownError,
 )
+from novacron.hypervisor.point_in_time import PointInTime
 from novacron.hypervisor.qemu import images
 from novacron.hypervisor.qemu.accelerator import Qemu, choose_accelerator, find_qemu
 from novacron.hypervisor.qemu.command import Launch, command
 from novacron.hypervisor.qemu.firmware import firmware_code, make_variables
 from novacron.hypervisor.qemu.folder import InstanceRecord, VmFolder
 from novacron.hypervisor.qemu.machine import QemuMachine
+from novacron.hypervisor.qemu.point_in_time import RunningPointInTime
 from novacron.hypervisor.qemu.process import Process, is_mapped
 from novacron.hypervisor.qemu.qmp import Qmp
+from novacron.hypervisor.qemu.resting import RestingPointInTime
 from novacron.hypervisor.qemu.room import HostRoom
 from novacron.hypervisor.qemu.seed import write_seed
 from novacron.hypervisor.qemu.tap import open_tap
@@ -250,6 +253,14 @@ class QemuDriver:
         if spec is None:
             raise VmUnknownError(f"this node has no VM {vm_id}", next_command="novacron vm list")
         return spec
+
+    def point_in_time(self, vm_id: VmId, machine: Machine | None) -> PointInTime:
+        """By filters in QEMU, or by a storage daemon."""
+        if machine is not None:
+            assert isinstance(machine, QemuMachine)  # noqa: S101 - a driver is given its own machines
+            return RunningPointInTime(machine)
+        sizes_of = {disk.id: disk.size_bytes for disk in self.spec(vm_id).disks}
+        return RestingPointInTime(self._folder(vm_id).disks(), sizes_of, self._run_dir / vm_id)
 
     async def resize(self, vm_id: VmId, spec: VmSpec) -> VmSpec:
         """Another size."""

@@ -1,4 +1,4 @@
-"""Disk images, by ``qemu-img``."""
+"""Disk images that no instance uses, by QEMU's own programs."""
 
 import asyncio
 import json
@@ -15,9 +15,14 @@ log = structlog.get_logger()
 
 async def qemu_img(*arguments: str) -> bytes:
     """Output of ``qemu-img``; raises BadImageError with its words, QemuMissingError."""
-    program = shutil.which("qemu-img")
+    return await run_tool("qemu-img", *arguments)
+
+
+async def run_tool(name: str, *arguments: str) -> bytes:
+    """Output of one of QEMU's programs; raises BadImageError with its words, QemuMissingError."""
+    program = shutil.which(name)
     if program is None:
-        raise QemuMissingError("qemu-img")
+        raise QemuMissingError(name)
     process = await asyncio.create_subprocess_exec(
         program,
         *arguments,
@@ -32,7 +37,7 @@ async def qemu_img(*arguments: str) -> bytes:
         await process.wait()
         raise
     if process.returncode:
-        raise BadImageError(f"qemu-img {arguments[0]}: {errors.decode(errors='replace').strip()}")
+        raise BadImageError(f"{name} {arguments[0]}: {errors.decode(errors='replace').strip()}")
     return output
 
 
@@ -109,3 +114,19 @@ async def grow_disk(path: Path, size_bytes: int) -> None:
 async def merge_overlay(path: Path) -> None:
     """Write an overlay's content into what it lies over."""
     await qemu_img("commit", "-q", "-f", "qcow2", "-d", str(path))
+
+
+async def bitmaps(path: Path) -> dict[str, bool]:
+    """Bitmaps of a qcow2 disk, and whether each is whole: not when who wrote last has not ended in order."""
+    told = (await describe(path, image_format="qcow2"))["format-specific"]["data"].get("bitmaps", ())
+    return {bitmap["name"]: "in-use" not in bitmap["flags"] for bitmap in told}
+
+
+async def add_bitmap(path: Path, bitmap: str, granularity: int) -> None:
+    """From now on every write of whoever opens the disk marks it."""
+    await qemu_img("bitmap", "-f", "qcow2", "--add", "-g", str(granularity), str(path), bitmap)
+
+
+async def remove_bitmap(path: Path, bitmap: str) -> None:
+    """Forget it, whole or not."""
+    await qemu_img("bitmap", "-f", "qcow2", "--remove", str(path), bitmap)

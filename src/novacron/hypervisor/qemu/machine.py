@@ -15,13 +15,13 @@ from novacron.hypervisor.driver import DirectLink, DiskExport, MachineEvent, Mac
 from novacron.hypervisor.errors import QemuDiedError, QmpError, VmStateError
 from novacron.hypervisor.qemu.content_destination import ContentDestination, ram_blocks
 from novacron.hypervisor.qemu.folder import InstanceRecord
+from novacron.hypervisor.qemu.guest_agent import GuestAgent
 from novacron.hypervisor.qemu.link_key import LinkKey
 from novacron.hypervisor.qemu.qmp import Qmp
 
 MAX_MARKS: Final = 1 << 26  # of a dirty bitmap: 8 MiB of memory, each for 4 KiB of a disk of 256 GiB
 MAX_BANDWIDTH: Final = 1 << 40  # the proxy paces, not QEMU
 LAST_WORDS_BYTES: Final = 4096
-GUEST_PING_S: Final = 2.0
 HANGS_AFTER_S: Final = 5.0  # a monitor that does not answer a status query for so long
 LOOK_EVERY_S: Final = 0.01
 BROKEN: Final = frozenset({"postcopy-paused", "postcopy-recover"})
@@ -125,17 +125,15 @@ class QemuMachine:
 
     async def guest_ping(self) -> bool:
         """Ask the guest's agent whether it is there."""
-        try:
-            async with asyncio.timeout(GUEST_PING_S):
-                reader, writer = await asyncio.open_unix_connection(self.run_dir / "agent")
-                try:
-                    writer.write(b'\xff{"execute":"guest-ping"}\n')
-                    await writer.drain()
-                    return b"return" in await reader.readline()
-                finally:
-                    writer.close()
-        except (OSError, TimeoutError):
-            return False
+        return await GuestAgent(self.run_dir / "agent").ping()
+
+    async def freeze(self) -> bool:
+        """Never asked of an agent that has not answered: a word that waits for one would be obeyed at any time."""
+        return await GuestAgent(self.run_dir / "agent").freeze()
+
+    async def thaw(self) -> None:
+        """Let them be written again."""
+        await GuestAgent(self.run_dir / "agent").thaw()
 
     async def peek(self, offsets: Sequence[int], length: int) -> list[bytes]:
         """QEMU writes each piece into a file: the RAM file is not what the guest sees once the guest has moved."""
@@ -300,22 +298,27 @@ class QemuMachine:
 
     async def export_writable(self, disks: Sequence[str]) -> list[DiskExport]:
         """Exports that the data plane writes into."""
-        return await self._export(disks, {"writable": True}, "")
+        return await self._export(disks, writable=True)
 
     async def export_readable(self, disks: Sequence[str], bitmap: str = "") -> list[DiskExport]:
         """Exports that the data plane reads from."""
-        contexts: dict[str, Any] = {"writable": False}
-        if bitmap:
-            contexts["bitmaps"] = [bitmap]
-        return await self._export(disks, contexts, bitmap)
+        return await self._export(disks, bitmap)
 
-    async def _export(self, disks: Sequence[str], options: dict[str, Any], bitmap: str) -> list[DiskExport]:
+    async def export_instant(self, disks: Sequence[str], bitmap: str) -> list[DiskExport]:
+        """Exports of the nodes before the disks that ``point_in_time`` has put there."""
+        return await self._export(disks, bitmap, node_prefix="access-")
+
+    async def _export(
+        self, disks: Sequence[str], bitmap: str = "", *, writable: bool = False, node_prefix: str = ""
+    ) -> list[DiskExport]:
         socket = self.run_dir / "nbd"
         if not self._exports:
             socket.unlink(missing_ok=True)
             await self.qmp("nbd-server-start", addr={"type": "unix", "data": {"path": str(socket)}})
         for disk in disks:
-            await self.qmp("block-export-add", type="nbd", id=f"nbd-{disk}", node_name=disk, name=disk, **options)
+            bitmaps = [{"node": disk, "name": bitmap}] if bitmap else []
+            export = {"node_name": node_prefix + disk, "name": disk, "writable": writable, "bitmaps": bitmaps}
+            await self.qmp("block-export-add", type="nbd", id=f"nbd-{disk}", **export)
             self._exports.append(f"nbd-{disk}")
         context = f"qemu:dirty-bitmap:{bitmap}" if bitmap else ""
         return [DiskExport(socket, disk, context) for disk in disks]
@@ -350,13 +353,19 @@ class QemuMachine:
 
     async def fork_tracking(self, disks: Sequence[str], source: str, copy: str, new: str) -> None:
         """The copies are taken after the new bitmaps began, in one transaction."""
-        actions = [self._add(disk, new) for disk in disks]
-        for disk in disks:
-            actions.append(self._add(disk, copy, disabled=True))
-            actions.append(
-                {"type": "block-dirty-bitmap-merge", "data": {"node": disk, "target": copy, "bitmaps": [source]}}
-            )
-        await self._transaction(actions)
+        begin = [self._add(disk, new) for disk in disks]
+        await self._transaction(begin + self._copies(disks, source, copy))
+
+    async def copy_tracking(self, disks: Sequence[str], source: str, copy: str) -> None:
+        """At one instant for all disks: ``copy`` holds what ``source`` has marked, which goes on."""
+        await self._transaction(self._copies(disks, source, copy))
+
+    def _copies(self, disks: Sequence[str], source: str, copy: str) -> list[dict[str, Any]]:
+        merge = [{"node": disk, "target": copy, "bitmaps": [source]} for disk in disks]
+        return [
+            *[self._add(disk, copy, disabled=True) for disk in disks],
+            *[{"type": "block-dirty-bitmap-merge", "data": data} for data in merge],
+        ]
 
     async def drop_tracking(self, disks: Sequence[str], bitmap: str) -> None:
         """Remove bitmaps that are there."""
@@ -373,7 +382,7 @@ class QemuMachine:
         """By QEMU's own count."""
         nodes = await self.qmp("query-named-block-nodes", flat=True)
         marks = [mark for node in nodes if node["node-name"] in disks for mark in node.get("dirty-bitmaps", ())]
-        return sum(mark["count"] for mark in marks if mark["name"] == bitmap)
+        return sum(mark["count"] for mark in marks if mark.get("name") == bitmap)
 
     async def bitmaps_like(self, prefix: str) -> list[str]:
         """Names of bitmaps that begin with ``prefix``, on any disk."""
@@ -385,11 +394,12 @@ class QemuMachine:
         await self.qmp("block_resize", node_name=disk, size=size_bytes)
 
     async def _bitmaps(self) -> dict[str, dict[str, bool]]:
-        """Disk → bitmap → whether it is consistent."""
+        """Disk → bitmap → whether it is consistent; those of QEMU itself have no name."""
         nodes = await self.qmp("query-named-block-nodes", flat=True)
+        marks = {node["node-name"]: node.get("dirty-bitmaps", ()) for node in nodes}
         return {
-            node["node-name"]: {b["name"]: not b.get("inconsistent", False) for b in node.get("dirty-bitmaps", ())}
-            for node in nodes
+            node: {mark["name"]: not mark.get("inconsistent", False) for mark in found if "name" in mark}
+            for node, found in marks.items()
         }
 
     def _add(self, disk: str, bitmap: str, *, persistent: bool = False, disabled: bool = False) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from pathlib import Path
 import click
 import pytest
 
-from novacron.control.kinds import BATCHES, CHECKPOINTS, IMAGES, MIGRATIONS, NODES, VMS
+from novacron.api.events import KINDS
+from novacron.cli import kinds
+from novacron.control.kinds import BATCHES, CHECKPOINTS, IMAGES, MIGRATIONS, NODES, REPOSITORIES, VMS
 from novacron.core.clock import SystemClock
-from novacron.core.ids import BatchId, CheckpointId, ImageId, MigrationId, NodeId, VmId, new_id
+from novacron.core.ids import BatchId, CheckpointId, ImageId, MigrationId, NodeId, RepositoryId, VmId, new_id
 from novacron.launch.commands import root
-from novacron.protocol.resources import Batch, Checkpoint, Image, Migration, Node, Vm
+from novacron.protocol.resources import Batch, Checkpoint, Image, Migration, Node, Repository, Vm
 from novacron.protocol.vm import VmSpec
 from novacron.workflow import journal
 
@@ -48,6 +50,15 @@ COMMANDS = {
     "vm checkpoint cancel {checkpoint}": ["POST /checkpoints/{checkpoint}/cancel"],
     "vm checkpoint restore {checkpoint} --no-wait": ["POST /checkpoints/{checkpoint}/restore"],
     "vm checkpoint delete {checkpoint} --no-wait": ["DELETE /checkpoints/{checkpoint}"],
+    "repo create new /srv/new --node node-1 --no-wait": ["POST /repositories"],
+    "repo list": ["GET /repositories"],
+    "repo show backups": ["GET /repositories/{repository}"],
+    "repo stats backups": ["GET /repositories/{repository}/stats"],
+    "repo check backups --read --no-wait": ["POST /repositories/{repository}/check"],
+    "repo prune backups --no-wait": ["POST /repositories/{repository}/prune"],
+    "repo watch backups": ["GET /repositories/{repository}"],
+    "repo cancel backups": ["POST /repositories/{repository}/cancel"],
+    "repo delete backups": ["DELETE /repositories/{repository}"],
     "vm console demo": ["WS /vms/{vm}/console"],
     "migrate demo --to site-b": ["POST /migrations"],
     "migrate demo other --to site-b": ["POST /batches"],
@@ -134,6 +145,9 @@ def furnished(served, tmp_path):
     batch = Batch(BatchId(new_id("batch")), "site-b", outcome="failed")
     job = new_id("job")
     checkpoint = Checkpoint(CheckpointId(new_id("checkpoint")), vm.id, "demo", node.id, "ready", job)
+    repository = Repository(
+        RepositoryId(new_id("repository")), "backups", "/srv/backups", node.id, "made", "ready", job
+    )
 
     def furnish(tx):
         NODES.put(tx, node)
@@ -142,6 +156,7 @@ def furnished(served, tmp_path):
         MIGRATIONS.put(tx, migration, named=False)
         BATCHES.put(tx, batch, named=False)
         CHECKPOINTS.put(tx, checkpoint, named=False)
+        REPOSITORIES.put(tx, repository)
         journal.submit(tx, job, "vm.delete", "/api/v1/vms/x", {"vm_id": "vm-x", "node_id": node.id})
 
     served.write(furnish)
@@ -188,3 +203,8 @@ def test_every_command_has_a_route():
         leaf for leaf in leaves(root, click.Context(root)) if not any(line.startswith(f"{leaf} ") for line in lines)
     }
     assert without == set(WITHOUT_ROUTE)
+
+
+def test_every_kind_that_is_watched_can_be_watched():
+    watched = {kind.event for kind in vars(kinds).values() if isinstance(kind, kinds.Kind)} - {""}
+    assert watched <= KINDS

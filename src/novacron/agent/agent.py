@@ -19,11 +19,13 @@ from novacron.agent.hooks import Hooks
 from novacron.agent.images import Images
 from novacron.agent.incoming import IncomingMigrations
 from novacron.agent.journal import Journal
+from novacron.agent.open_repositories import OpenRepositories
 from novacron.agent.operator import NOBODY, Operator
 from novacron.agent.orphans import Orphans
 from novacron.agent.outgoing import OutgoingMigrations
 from novacron.agent.ram_images import RamImages
 from novacron.agent.recalls import Recalls
+from novacron.agent.repositories import Repositories
 from novacron.agent.restores import Restores
 from novacron.agent.survey import Surveys
 from novacron.agent.takeovers import TakeOvers
@@ -34,6 +36,7 @@ from novacron.core.settings import NodeSettings
 from novacron.hypervisor.driver import Driver, ImagePath
 from novacron.hypervisor.errors import HypervisorError
 from novacron.migration.handover import Role
+from novacron.protocol.backup import RepositoryPlace
 from novacron.protocol.checkpoint import CheckpointOrder, CheckpointRef, RestoreOrder, RestoreRef
 from novacron.protocol.migration import (
     HandoverQuestion,
@@ -59,6 +62,13 @@ from novacron.protocol.node import (
     VmStop,
 )
 from novacron.protocol.plan import HoldingsRequest, LinkSample, ProbeRequest, SurveyRequest
+from novacron.protocol.repository import (
+    RepositoryCheck,
+    RepositoryCreate,
+    RepositoryPrune,
+    RepositoryUnmake,
+    RepositoryWorkRef,
+)
 from novacron.protocol.vm import HostCapabilities, VmSpec
 from novacron.wire.channel import ParallelChannel, open_channel
 from novacron.wire.credentials import Credentials
@@ -153,6 +163,7 @@ class Agent:
             store=store,
             folder=data_dir / "restore-work",
         )
+        self._repositories = Repositories(OpenRepositories(data_dir / "repository-index"), clock)
         self._cache = ContentCache(self._driver, self._journal, self._vms)
         self._takeovers = TakeOvers(
             journal=self._journal,
@@ -202,6 +213,7 @@ class Agent:
         await self._server.close()
         await self._takeovers.close()
         await self._checkpoints.close()
+        await self._repositories.close()
         await self._restores.close()
         await self._outgoing.close()
         await self._incoming.close()
@@ -327,6 +339,12 @@ class Agent:
         server.method("checkpoint.restore", RestoreOrder, self._restores.restore, allow=controller)
         server.method("checkpoint.restore_report", RestoreRef, self._restores.report, allow=controller)
         server.method("checkpoint.restore_cancel", RestoreRef, self._restores.cancel, allow=controller)
+        server.method("repository.create", RepositoryCreate, self._repositories.create, allow=controller)
+        server.method("repository.check", RepositoryCheck, self._repositories.check, allow=controller)
+        server.method("repository.prune", RepositoryPrune, self._repositories.prune, allow=controller)
+        server.method("repository.end", RepositoryWorkRef, self._repositories.end, allow=controller)
+        server.method("repository.unmake", RepositoryUnmake, self._repositories.unmake, allow=controller)
+        server.method("repository.stats", RepositoryPlace, self._repositories.stats, allow=controller)
         server.method("image.presence", ImageRef, self._images.presence, allow=controller)
         server.method("image.write", ImageWrite, self._images.write, allow=controller)
         server.method("image.delete", ImageRef, self._images.delete, allow=controller)

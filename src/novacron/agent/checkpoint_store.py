@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import structlog
-
+from novacron.agent.open_repositories import refresh
 from novacron.core.ids import CheckpointId
 from novacron.repository.address import open_store
-from novacron.repository.errors import ChunkUnknownError, IndexDamagedError, RepositoryMissingError, WrongKeyError
+from novacron.repository.errors import ChunkUnknownError, RepositoryMissingError, WrongKeyError
 from novacron.repository.folder import clear_aside
 from novacron.repository.keys import Secret
 from novacron.repository.prune import Pruned, prune
 from novacron.repository.repository import Repository
 
 KEY_BYTES: Final = 32
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class CheckpointStore:
         """The repository, for one writer at a time: each knows what all before have stored."""
         repository = await self.repository()
         async with self._changing:
-            await asyncio.to_thread(_refresh, repository)
+            await asyncio.to_thread(refresh, repository)
             yield repository
 
     async def remove(self, checkpoint_id: CheckpointId) -> Pruned:
@@ -72,7 +70,7 @@ class CheckpointStore:
         except RepositoryMissingError:
             repository = Repository.create(store, secret, self._cache)
         clear_aside(self.folder)
-        _refresh(repository)
+        refresh(repository)
         return repository
 
     def _secret(self) -> Secret:
@@ -96,12 +94,3 @@ async def prune_now(repository: Repository) -> Pruned:
     except ChunkUnknownError:
         await asyncio.to_thread(repository.rebuild_index)
         return await asyncio.to_thread(prune, repository, grace_s=0, now=time.time())
-
-
-def _refresh(repository: Repository) -> None:
-    try:
-        repository.refresh()
-    except IndexDamagedError as error:
-        log.warning("checkpoint_index_rebuilt", cause=error.cause)
-        repository.rebuild_index()
-        repository.refresh()

@@ -8,7 +8,8 @@ AgentError
 ├── JournalLostError     VMs are here, and the journal that says whose they are is not
 ├── MigrationUnknownError
 ├── CheckpointUnknownError     this node has no such checkpoint, or knows no such restore
-└── CheckpointBrokenOffError   it was given up before it was whole
+├── CheckpointBrokenOffError   it was given up before it was whole
+└── RepositoryWorkEndedError   work on a repository was given up
 """
 
 from novacron.core.errors import ConflictError, NotFoundError, NovaCronError
@@ -80,3 +81,11 @@ class MigrationUnknownError(AgentError, NotFoundError):
     code = "migration_unknown"
     exit_code = NotFoundError.exit_code
     http_status = NotFoundError.http_status
+
+
+class RepositoryWorkEndedError(AgentError, ConflictError):
+    """Work on a repository was given up."""
+
+    code = "repository_work_ended"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status

@@ -7,8 +7,8 @@ from novacron.cli.errors import WorkFailedError
 from novacron.cli.follow import View
 from novacron.cli.kinds import CHECKPOINTS
 from novacron.cli.live import Picture
-from novacron.cli.texts import span
-from novacron.core.units import MIB, format_size
+from novacron.cli.texts import span, work_text
+from novacron.core.units import format_size
 from novacron.protocol.resources import Checkpoint
 
 ENDED: Final = frozenset({"ready"})
@@ -16,17 +16,7 @@ ENDED: Final = frozenset({"ready"})
 
 def describe(checkpoint: Checkpoint) -> str:
     """Its state, and how far it is, in one line."""
-    progress = checkpoint.progress
-    if not progress.phase:
-        return checkpoint.state
-    parts = [f"{checkpoint.state}: {progress.phase}"]
-    if progress.total_bytes:
-        parts.append(f"{format_size(progress.done_bytes)} of {format_size(progress.total_bytes)}")
-    if progress.rate_bytes_s:
-        parts.append(f"{progress.rate_bytes_s / MIB:.0f} MiB/s")
-    if progress.eta_s:
-        parts.append(f"{span(progress.eta_s * 1000)} left")
-    return " · ".join(parts)
+    return work_text(checkpoint.state, checkpoint.progress)
 
 
 def _pictures(_context_flag: str) -> Callable[[Checkpoint], Picture]:

@@ -8,6 +8,7 @@ CliError
 ├── ApiAnswerError            what answers does not speak as NovaCron does
 ├── WorkFailedError           long work ended badly; code and cause are the job's own
 ├── PartlyDoneError           long work of many parts: some were done, some were not
+├── FaultsFoundError          what was checked is not as it was stored
 ├── ConsoleClosedError        the console ended by an error at the other side
 └── UnverifiedError           the migration is done, and nobody has seen the guest well
     VersionGoneError          the changes since a version are not known any more: list again
@@ -83,6 +84,13 @@ class PartlyDoneError(CliError):
 
     code = "done_in_part"
     exit_code = 7
+
+
+class FaultsFoundError(CliError, VerificationError):
+    """What was checked is not as it was stored."""
+
+    code = "faults_found"
+    exit_code = VerificationError.exit_code
 
 
 class ConsoleClosedError(CliError):

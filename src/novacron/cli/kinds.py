@@ -7,7 +7,18 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from novacron.protocol.resources import Batch, Checkpoint, Image, Job, Migration, Node, PeerCluster, Plan, Vm
+from novacron.protocol.resources import (
+    Batch,
+    Checkpoint,
+    Image,
+    Job,
+    Migration,
+    Node,
+    PeerCluster,
+    Plan,
+    Repository,
+    Vm,
+)
 
 T = TypeVar("T", bound=Struct)
 
@@ -41,6 +52,7 @@ MIGRATIONS: Final = Kind("/migrations", "migration", Migration)
 PLANS: Final = Kind("/plans", "", Plan)  # plans do not change
 BATCHES: Final = Kind("/batches", "batch", Batch)
 CHECKPOINTS: Final = Kind("/checkpoints", "checkpoint", Checkpoint)
+REPOSITORIES: Final = Kind("/repositories", "repository", Repository)
 PEERS: Final = Kind("/peers", "peer", PeerCluster)
 JOBS: Final = Kind("/jobs", "", Job)  # jobs change without an event
 

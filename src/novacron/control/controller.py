@@ -26,7 +26,10 @@ from novacron.control.migrations import Migrations
 from novacron.control.nodes import Nodes
 from novacron.control.peers import Peers
 from novacron.control.plans import Plans
+from novacron.control.repositories import Repositories
+from novacron.control.repository_workflows import RepositoryWorkflows
 from novacron.control.rollback_workflow import RollbackWorkflow
+from novacron.control.secrets import Secrets
 from novacron.control.service import NodeService, PeerService
 from novacron.control.sites import OwnSite, PeerSite, Site
 from novacron.control.trust import TrustBundle
@@ -67,8 +70,11 @@ class Controller:
         self.batches = Batches(database, self.peers, cluster.id, clock)
         self.maintenance = Maintenance(database, self.nodes, self.batches, cluster.id, clock)
         self.checkpoints = Checkpoints(database, clock)
+        self._secrets = Secrets(data_dir)
+        self.repositories = Repositories(database, self.nodes, self._secrets, clock)
         self.runner = WorkflowRunner(database, self._workflows(), clock)
         self.vms.runner = self.migrations.runner = self.batches.runner = self.checkpoints.runner = self.runner
+        self.repositories.runner = self.runner
 
     @classmethod
     @asynccontextmanager
@@ -138,7 +144,9 @@ class Controller:
         batch = BatchWorkflow(self.database, self.vms, self.migrations, costs, own=self.cluster, clock=self.clock)
         vms = VmWorkflows(self.database, self.nodes, self.vms)
         checkpoints = CheckpointWorkflows(self.database, self.nodes, self.vms, self.clock)
-        return [*vms.workflows(), *checkpoints.workflows(), migrate.workflow(), rollback.workflow(), batch.workflow()]
+        repositories = RepositoryWorkflows(self.database, self.nodes, self._secrets, self.clock)
+        of_moves = (migrate.workflow(), rollback.workflow(), batch.workflow())
+        return [*vms.workflows(), *checkpoints.workflows(), *repositories.workflows(), *of_moves]
 
     def _site(self, cluster_id: ClusterId) -> Site:
         if cluster_id == self.cluster.id:

@@ -13,6 +13,8 @@ ControlError
 ├── PlanStaleError           the world is not what it was when the plan was made
 ├── BatchRefusedError        this cannot be asked of a batch now
 ├── ImageInUseError          a VM still boots from it
+├── RepositoryBusyError      work on it goes on
+├── SecretLostError          the controller's key file does not open what it has sealed
 └── SavedStateError          the archive cannot be restored here
 """
 
@@ -129,3 +131,17 @@ class SavedStateError(ControlError, InvalidInputError):
     code = "saved_state"
     exit_code = InvalidInputError.exit_code
     http_status = InvalidInputError.http_status
+
+
+class RepositoryBusyError(ControlError, ConflictError):
+    """Work on it goes on."""
+
+    code = "repository_busy"
+    exit_code = ConflictError.exit_code
+    http_status = ConflictError.http_status
+
+
+class SecretLostError(ControlError):
+    """The controller's key file does not open what it has sealed."""
+
+    code = "secret_lost"

@@ -14,6 +14,7 @@ from novacron.protocol.resources import (
     Node,
     PeerCluster,
     Plan,
+    Repository,
     Vm,
 )
 from novacron.workflow import journal
@@ -26,6 +27,7 @@ MIGRATIONS: Final = Collection("migration", Migration, what="migration", list_co
 PLANS: Final = Collection("plan", Plan, what="plan", list_command="novacron plan list")
 BATCHES: Final = Collection("batch", Batch, what="batch", list_command="novacron batch list")
 CHECKPOINTS: Final = Collection("checkpoint", Checkpoint, what="checkpoint", list_command="novacron vm checkpoint list")
+REPOSITORIES: Final = Collection("repository", Repository, what="repository", list_command="novacron repo list")
 PEERS: Final = Collection("peer", PeerCluster, what="cluster", list_command="novacron federation list")
 TOKENS: Final = Collection("token", JoinToken, what="token")
 
@@ -41,4 +43,7 @@ CREATE TABLE series (
     PRIMARY KEY (migration_id, after_ms)
 ) WITHOUT ROWID
 """
-SCHEMA: Final = (resources.SCHEMA, journal.SCHEMA, IDEMPOTENCY, SERIES)
+SECRETS: Final = """
+CREATE TABLE secrets (id TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID
+"""
+SCHEMA: Final = (resources.SCHEMA, journal.SCHEMA, IDEMPOTENCY, SERIES, SECRETS)

@@ -1,4 +1,4 @@
-"""A controller's state in one file: its database, its authority, its credentials. Images are not in it.
+"""A controller's state in one file: its database, its authority, credentials and secrets. Images are not in it.
 
 Whoever has this file is the cluster: it holds the root key. A restored database has a new incarnation, so that nobody
 takes its versions for those of the one that went on.
@@ -16,12 +16,13 @@ import msgspec
 
 from novacron.control.errors import SavedStateError
 from novacron.control.kinds import SCHEMA
+from novacron.control.secrets import KEY_FILE as SECRETS_KEY
 from novacron.database.database import Database
 from novacron.database.resources import renew_incarnation
 
 DATABASE: Final = "novacron.db"
 FOLDERS: Final = ("authority", "credentials")
-FILES: Final = ("admin.token",)
+FILES: Final = ("admin.token", SECRETS_KEY)
 MANIFEST: Final = "manifest.json"
 LARGEST_MEMBER: Final = 64 << 30
 

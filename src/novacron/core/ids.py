@@ -17,6 +17,7 @@ CheckpointId = NewType("CheckpointId", str)
 BackupId = NewType("BackupId", str)
 RestoreId = NewType("RestoreId", str)
 TokenId = NewType("TokenId", str)
+RepositoryId = NewType("RepositoryId", str)
 RequestId = NewType("RequestId", str)
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")

@@ -5,11 +5,23 @@ Fields carry their unit in their names; times are seconds since 1970, UTC.
 
 from msgspec import Struct, field
 
-from novacron.core.ids import BatchId, CheckpointId, ClusterId, ImageId, MigrationId, NodeId, PlanId, TokenId, VmId
+from novacron.core.ids import (
+    BatchId,
+    CheckpointId,
+    ClusterId,
+    ImageId,
+    MigrationId,
+    NodeId,
+    PlanId,
+    RepositoryId,
+    TokenId,
+    VmId,
+)
 from novacron.protocol.checkpoint import CheckpointFacts, WorkProgress
 from novacron.protocol.migration import MigrationPolicy, MigrationProgress, MigrationSummary, Strategy
 from novacron.protocol.node import Orphan
 from novacron.protocol.plan import LinkSample, Prediction, Survey
+from novacron.protocol.repository import CheckResult, Made, PruneResult
 from novacron.protocol.vm import HostCapabilities, VmSpec
 
 
@@ -188,6 +200,25 @@ class Checkpoint(Struct, frozen=True):
     begun_at: float = 0.0
     progress: WorkProgress = field(default_factory=WorkProgress)  # of that work
     facts: CheckpointFacts | None = None  # once it is whole
+    problem: Problem | None = None  # what the last work on it failed for
+
+
+class Repository(Struct, frozen=True):
+    """Where backups are kept. What opens it is kept by the controller, and is no part of this."""
+
+    id: RepositoryId
+    name: str
+    address: str
+    node_id: NodeId  # that makes, checks and prunes it
+    lock: str  # made (a key of the controller's making), passphrase, file, recovery, open
+    state: str  # creating, ready, checking, pruning
+    job_id: str = ""  # of the last work on it
+    begun_at: float = 0.0
+    progress: WorkProgress = field(default_factory=WorkProgress)  # of that work
+    made: Made | None = None  # once it is there
+    warnings: tuple[str, ...] = ()  # what its store cannot do
+    checked: CheckResult | None = None  # the last check that came to its end
+    pruned: PruneResult | None = None  # the last prune that did
     problem: Problem | None = None  # what the last work on it failed for
 
 

@@ -8,7 +8,9 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from novacron.protocol.migration import MigrationPolicy
+from novacron.protocol.resources import Repository
 from novacron.protocol.vm import Bytes, CloudInitSeed, Name, ShortText, Vcpus
+from novacron.repository.s3_access import S3Access
 
 Reference = Annotated[str, Meta(min_length=1, max_length=200)]  # a name or an id
 MaybeReference = Annotated[str, Meta(max_length=200)]
@@ -76,6 +78,49 @@ class RestoreRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
     force: bool = False
     name: Annotated[str, Meta(max_length=63)] = ""
+
+
+class RepositoryRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """A repository to be made at ``address`` by ``node`` (empty: any), or, with ``existing``, one that is there.
+
+    ``lock`` says what opens it: ``made`` (the controller makes a key), ``passphrase`` (``secret``: its UTF-8), ``file``
+    (at least 32 bytes), ``open`` (it is not encrypted), or, of one that is there, ``recovery`` (its recovery key).
+    ``access`` says how S3 is reached, if not by the environment of the nodes.
+    """
+
+    name: Name
+    address: Annotated[str, Meta(min_length=1, max_length=1024)]
+    node: MaybeReference = ""
+    chunker: Annotated[str, Meta(pattern="^(fixed-256k|content-64k)$")] = "fixed-256k"
+    lock: Annotated[str, Meta(pattern="^(made|passphrase|file|recovery|open)$")] = "made"
+    secret: Annotated[str, Meta(max_length=90_000)] = ""  # in base64
+    access: S3Access | None = None
+    existing: bool = False
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Without the secret, as ``repr``."""
+        return [(name, getattr(self, name)) for name in self.__struct_fields__ if name != "secret"]
+
+    def __repr__(self) -> str:
+        return f"RepositoryRequest({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+class MadeRepository(Repository, frozen=True):
+    """The one that is being made; its recovery key is told in this answer only, and is empty where it has none."""
+
+    recovery_key: str = ""
+
+
+class CheckRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """``read``: the content of every chunk, too."""
+
+    read: bool = False
+
+
+class PruneRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is without use now goes no earlier than in ``grace_ms``: longer than the longest backup."""
+
+    grace_ms: Annotated[int, Meta(ge=0)] = 86_400_000
 
 
 class TakeOverRequest(Struct, frozen=True, forbid_unknown_fields=True):

@@ -20,16 +20,29 @@ def open_store(address: str, access: S3Access | Path | None = None) -> Store:
 
     Nothing is asked of the store yet.
     """
+    check_address(address)
     if "://" not in address:
-        if not address:
-            raise AddressError("a store's address must not be empty")
         return FolderStore(Path(address).expanduser().absolute())
+    bucket, prefix = _in_s3(address)
+    if not isinstance(access, S3Access):
+        access = read_access(access, os.environ)
+    return CarefulStore(S3Store(bucket, prefix, access))
+
+
+def check_address(address: str) -> None:
+    """Raises AddressError for what can never be the address of a store."""
+    if "://" in address:
+        _in_s3(address)
+    elif not address:
+        raise AddressError("a store's address must not be empty")
+
+
+def _in_s3(address: str) -> tuple[str, str]:
+    """Bucket and prefix."""
     found = _S3.fullmatch(address)
     if found is None:
         raise AddressError(
             f"{address.partition('://')[0]}://… is not the address of a store",
             next_command="give a folder's path, or s3://BUCKET/PREFIX",
         )
-    if not isinstance(access, S3Access):
-        access = read_access(access, os.environ)
-    return CarefulStore(S3Store(found[1], found[2].removeprefix("/"), access))
+    return found[1], found[2].removeprefix("/")

@@ -104,6 +104,11 @@ class Repository:
         with contextlib.suppress(ObjectExistsError):
             self.store.put(RECOVERY, close_envelope(self.keys, self.chunker.name, secret))
 
+    @property
+    def has_recovery(self) -> bool:
+        """Whether a recovery key opens it."""
+        return _envelope(self.store, RECOVERY) is not None
+
     def check_envelopes(self) -> None:
         """Raises RepositoryMissingError, DamagedError."""
         if (envelope := _envelope(self.store)) is None:

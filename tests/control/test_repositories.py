@@ -22,6 +22,7 @@ from novacron.repository.repository import Repository as Stored
 from novacron.repository.s3_access import S3Access
 from novacron.repository.writer import Writer
 from support.clusters import cluster, in_memory
+from support.s3_servers import BUCKET
 
 CHUNK = 256 * 1024
 
@@ -201,3 +202,10 @@ async def test_a_store_that_cannot_be_reached_leaves_no_record(short_dir):
         job = await a.job(begun.job_id)
         assert (job.state, job.problem.code) == ("failed", "store")
         assert await a.database.read(lambda tx: REPOSITORIES.find(tx, RepositoryId(begun.id))) is None
+
+
+async def test_what_a_weak_store_cannot_do_is_said(short_dir, weak_s3):
+    async with site(short_dir) as a:
+        repository, _ = await made(a, f"s3://{BUCKET}/told", access=weak_s3.access)
+        assert len(repository.warnings) == 2
+        assert not repository.made.traits.conditional_create

@@ -49,7 +49,8 @@ def spec():
 class Nodes:
     """Agents by name, on this host; every one can be stopped and started again at its address."""
 
-    def __init__(self, directory: Path, ram: Path, accelerator_file: Path) -> None:
+    def __init__(self, directory: Path, ram: Path, accelerator_file: Path, driver=QemuDriver) -> None:
+        self._driver = driver
         self._directory = directory
         self._ram = ram
         self._accelerator_file = accelerator_file
@@ -72,7 +73,7 @@ class Nodes:
         agent = Agent(
             node_id=NodeId(name),
             data_dir=data,
-            make_driver=partial(QemuDriver, data_dir=data, run_dir=data / "r", ram_dir=self._ram / name),
+            make_driver=partial(self._driver, data_dir=data, run_dir=data / "r", ram_dir=self._ram / name),
             credentials=credentials,
             clock=CLOCK,
         )

@@ -10,9 +10,11 @@ import msgspec
 import structlog
 
 from novacron.agent.arrivals import Arrivals
+from novacron.agent.backups import BackupNote, Backups
 from novacron.agent.checkpoint_store import CheckpointPlaces, CheckpointStore
 from novacron.agent.checkpoints import Checkpoints
 from novacron.agent.content_cache import ContentCache
+from novacron.agent.disk_restores import DiskRestores
 from novacron.agent.errors import JournalLostError
 from novacron.agent.events import Events
 from novacron.agent.hooks import Hooks
@@ -30,13 +32,14 @@ from novacron.agent.restores import Restores
 from novacron.agent.survey import Surveys
 from novacron.agent.takeovers import TakeOvers
 from novacron.agent.vms import Vms
+from novacron.agent.work_files import WorkFiles
 from novacron.core.clock import Clock
 from novacron.core.ids import NodeId, VmId, new_id
 from novacron.core.settings import NodeSettings
 from novacron.hypervisor.driver import Driver, ImagePath
 from novacron.hypervisor.errors import HypervisorError
 from novacron.migration.handover import Role
-from novacron.protocol.backup import RepositoryPlace
+from novacron.protocol.backup import BackupOrder, BackupRef, BackupRestoreOrder, RepositoryPlace
 from novacron.protocol.checkpoint import CheckpointOrder, CheckpointRef, RestoreOrder, RestoreRef
 from novacron.protocol.migration import (
     HandoverQuestion,
@@ -163,7 +166,24 @@ class Agent:
             store=store,
             folder=data_dir / "restore-work",
         )
-        self._repositories = Repositories(OpenRepositories(data_dir / "repository-index"), clock)
+        opened = OpenRepositories(data_dir / "repository-index")
+        self._repositories = Repositories(opened, clock)
+        self._backups = Backups(
+            driver=self._driver,
+            journal=self._journal,
+            vms=self._vms,
+            clock=clock,
+            repositories=opened,
+            notes=WorkFiles(data_dir / "backup-work", BackupNote),
+        )
+        self._disk_restores = DiskRestores(
+            driver=self._driver,
+            journal=self._journal,
+            vms=self._vms,
+            clock=clock,
+            repositories=opened,
+            restores=self._restores,
+        )
         self._cache = ContentCache(self._driver, self._journal, self._vms)
         self._takeovers = TakeOvers(
             journal=self._journal,
@@ -193,6 +213,7 @@ class Agent:
             )
         await self._journal.open()
         await self._orphans.clear()
+        await self._backups.recover()  # before anybody can ask for the next one
         self._register()
         await self._server.start_on(listener)
         self._incoming.host = listener.getsockname()[0]
@@ -215,6 +236,7 @@ class Agent:
         await self._checkpoints.close()
         await self._repositories.close()
         await self._restores.close()
+        await self._backups.close()
         await self._outgoing.close()
         await self._incoming.close()
         await self._arrivals.close()
@@ -333,18 +355,7 @@ class Agent:
         server.method("vm.report", VmRef, self._vms.report, allow=controller)
         server.method("vm.take_over", TakeOver, self._takeovers.take_over, allow=controller)
         server.duplex("vm.console", VmRef, self._vms.console, allow=controller)
-        server.method("checkpoint.create", CheckpointOrder, self._checkpoints.create, allow=controller)
-        server.method("checkpoint.report", CheckpointRef, self._checkpoints.report, allow=controller)
-        server.method("checkpoint.delete", CheckpointRef, self._checkpoints.delete, allow=controller)
-        server.method("checkpoint.restore", RestoreOrder, self._restores.restore, allow=controller)
-        server.method("checkpoint.restore_report", RestoreRef, self._restores.report, allow=controller)
-        server.method("checkpoint.restore_cancel", RestoreRef, self._restores.cancel, allow=controller)
-        server.method("repository.create", RepositoryCreate, self._repositories.create, allow=controller)
-        server.method("repository.check", RepositoryCheck, self._repositories.check, allow=controller)
-        server.method("repository.prune", RepositoryPrune, self._repositories.prune, allow=controller)
-        server.method("repository.end", RepositoryWorkRef, self._repositories.end, allow=controller)
-        server.method("repository.unmake", RepositoryUnmake, self._repositories.unmake, allow=controller)
-        server.method("repository.stats", RepositoryPlace, self._repositories.stats, allow=controller)
+        self._register_stores(controller)
         server.method("image.presence", ImageRef, self._images.presence, allow=controller)
         server.method("image.write", ImageWrite, self._images.write, allow=controller)
         server.method("image.delete", ImageRef, self._images.delete, allow=controller)
@@ -366,6 +377,26 @@ class Agent:
         server.method("handover.give_back", HandoverQuestion, self._arrivals.give_back, allow=node)
         server.method("handover.stand_down", HandoverQuestion, self._takeovers.stand_down, allow=node)
         server.channels(self._receive)
+
+    def _register_stores(self, controller: Callable[[SpiffeId], bool]) -> None:
+        """What is kept of VMs, at this node and elsewhere."""
+        server = self._server
+        server.method("checkpoint.create", CheckpointOrder, self._checkpoints.create, allow=controller)
+        server.method("checkpoint.report", CheckpointRef, self._checkpoints.report, allow=controller)
+        server.method("checkpoint.delete", CheckpointRef, self._checkpoints.delete, allow=controller)
+        server.method("checkpoint.restore", RestoreOrder, self._restores.restore, allow=controller)
+        server.method("checkpoint.restore_report", RestoreRef, self._restores.report, allow=controller)
+        server.method("checkpoint.restore_cancel", RestoreRef, self._restores.cancel, allow=controller)
+        server.method("repository.create", RepositoryCreate, self._repositories.create, allow=controller)
+        server.method("repository.check", RepositoryCheck, self._repositories.check, allow=controller)
+        server.method("repository.prune", RepositoryPrune, self._repositories.prune, allow=controller)
+        server.method("repository.end", RepositoryWorkRef, self._repositories.end, allow=controller)
+        server.method("repository.unmake", RepositoryUnmake, self._repositories.unmake, allow=controller)
+        server.method("repository.stats", RepositoryPlace, self._repositories.stats, allow=controller)
+        server.method("backup.create", BackupOrder, self._backups.create, allow=controller)
+        server.method("backup.report", BackupRef, self._backups.report, allow=controller)
+        server.method("backup.cancel", BackupRef, self._backups.cancel, allow=controller)
+        server.method("backup.restore", BackupRestoreOrder, self._disk_restores.restore, allow=controller)
 
 
 def _disk_bytes(spec: VmSpec) -> int:

@@ -14,9 +14,9 @@ from novacron.agent.checkpoint_store import CheckpointStore, prune_now
 from novacron.agent.errors import CheckpointBrokenOffError, CheckpointUnknownError
 from novacron.agent.journal import Journal
 from novacron.agent.vms import Vms
+from novacron.agent.work import Work
 from novacron.agent.work_files import WorkFiles
 from novacron.core.clock import Clock
-from novacron.core.errors import InternalError, NovaCronError
 from novacron.core.ids import CheckpointId, VmId
 from novacron.core.units import format_size
 from novacron.hypervisor.driver import Driver, Machine, MachineState
@@ -53,14 +53,11 @@ class _Note(Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class _Work:
-    began: float
-    task: asyncio.Task[None] | None = None
+class _Work(Work):
     capture: Capture | None = None
     writer: Writer | None = None
     facts: CheckpointFacts | None = None
     removed: list[CheckpointId] = field(default_factory=list)
-    error: NovaCronError | None = None
 
 
 class Checkpoints:
@@ -98,14 +95,15 @@ class Checkpoints:
     async def close(self) -> None:
         """End what is under way: the guests go on."""
         for work in self._works.values():
-            await _end(work)
+            await work.end()
 
     async def create(self, _peer: SpiffeId, order: CheckpointOrder) -> CheckpointReport:
         """Begin; harmless when it has begun, or is there. Raises VmNotHereError, VmStateError."""
         if order.checkpoint_id not in self._works and await self._kept(order.checkpoint_id) is None:
             await self._vms.running(order.vm_id)
             work = self._works[order.checkpoint_id] = _Work(self._clock.monotonic())
-            work.task = asyncio.create_task(self._make(order, work))
+            given_up = CheckpointBrokenOffError("the checkpoint was given up; the VM runs on")
+            work.begin(self._make(order, work), given_up)
         return await self.report(_peer, CheckpointRef(order.checkpoint_id))
 
     async def report(self, _peer: SpiffeId, ref: CheckpointRef) -> CheckpointReport:
@@ -132,25 +130,15 @@ class Checkpoints:
         """Give it up, or remove it with what it alone needs; harmless when it is not there."""
         work = self._works.pop(ref.checkpoint_id, None)
         if work is not None:
-            await _end(work)
+            await work.end()
         await self._store.remove(ref.checkpoint_id)
         return Nothing()
 
     async def _make(self, order: CheckpointOrder, work: _Work) -> None:
-        """All of it, its end kept for whoever asks."""
-        try:
-            async with self._store.changing() as repository:
-                facts = await self._capture(repository, order, work)
-                work.removed = await self._make_room(repository, order, facts)
-                work.facts = facts
-        except asyncio.CancelledError:
-            work.error = CheckpointBrokenOffError("the checkpoint was given up; the VM runs on")
-            raise
-        except NovaCronError as error:
-            work.error = error
-        except Exception as error:
-            log.exception("checkpoint_fault", checkpoint=order.checkpoint_id)
-            work.error = InternalError(f"a fault of NovaCron itself: {type(error).__name__}: {error}")
+        async with self._store.changing() as repository:
+            facts = await self._capture(repository, order, work)
+            work.removed = await self._make_room(repository, order, facts)
+            work.facts = facts
 
     async def _capture(self, repository: Repository, order: CheckpointOrder, work: _Work) -> CheckpointFacts:
         """Take it while the VM is held, store it while the VM goes on."""
@@ -243,7 +231,7 @@ class Checkpoints:
         if work.capture is None or work.writer is None:
             return WorkProgress(WAITING)
         stages, done = work.capture.stages, work.writer.written.read_bytes
-        rate = done / max(self._clock.monotonic() - work.began, 0.001)
+        rate = work.rate(done, self._clock.monotonic())
         left = max(0, stages.total_bytes - done)
         eta_s = left / rate if rate and stages.total_bytes else 0.0
         return WorkProgress(stages.phase, done, max(done, stages.total_bytes), rate, eta_s)
@@ -295,9 +283,3 @@ def _takes(repository: Repository, names: Iterable[CheckpointId]) -> int:
     passed: set[bytes] = set()
     chunks = {identity for name in names for identity in repository.needs(repository.manifest(name), passed)}
     return sum(places[0].length for places in repository.index.find(list(chunks)) if places)
-
-
-async def _end(work: _Work) -> None:
-    if work.task is not None:
-        work.task.cancel()
-        await asyncio.gather(work.task, return_exceptions=True)

@@ -9,6 +9,8 @@ AgentError
 ├── MigrationUnknownError
 ├── CheckpointUnknownError     this node has no such checkpoint, or knows no such restore
 ├── CheckpointBrokenOffError   it was given up before it was whole
+├── BackupUnknownError         this node knows no such backup, or the repository has none
+├── BackupBrokenOffError       it was given up before it was whole
 └── RepositoryWorkEndedError   work on a repository was given up
 """
 
@@ -73,6 +75,20 @@ class CheckpointBrokenOffError(AgentError):
     """It was given up before it was whole."""
 
     code = "checkpoint_broken_off"
+
+
+class BackupUnknownError(AgentError, NotFoundError):
+    """This node knows no such backup, or the repository has none."""
+
+    code = "backup_unknown"
+    exit_code = NotFoundError.exit_code
+    http_status = NotFoundError.http_status
+
+
+class BackupBrokenOffError(AgentError):
+    """It was given up before it was whole."""
+
+    code = "backup_broken_off"
 
 
 class MigrationUnknownError(AgentError, NotFoundError):

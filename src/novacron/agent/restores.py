@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from novacron.agent.checkpoints import facts_of
 from novacron.agent.errors import CheckpointBrokenOffError, CheckpointUnknownError
 from novacron.agent.journal import Journal
 from novacron.agent.vms import Vms
+from novacron.agent.work import Work
 from novacron.agent.work_files import WorkFiles
 from novacron.core.clock import Clock
-from novacron.core.errors import InternalError, NovaCronError
 from novacron.core.ids import RestoreId, VmId
 from novacron.hypervisor.driver import Driver, Machine, MachineState
 from novacron.hypervisor.errors import VmStateError
@@ -51,18 +52,19 @@ class _Note(Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class _Work:
-    began: float
+class RestoreWork(Work):
+    """One that is under way, or has ended."""
+
     phase: str = "waiting"
     done_bytes: int = 0
     total_bytes: int = 0
-    task: asyncio.Task[None] | None = None
-    done: bool = False
-    error: NovaCronError | None = None
 
     def wrote(self, size_bytes: int) -> None:
         """So many bytes more are in place."""
         self.done_bytes += size_bytes
+
+
+BringBack = Callable[[RestoreWork], Coroutine[None, None, None]]
 
 
 class Restores:
@@ -77,12 +79,12 @@ class Restores:
         self._clock = clock
         self._store = store
         self._notes = WorkFiles(folder, _Note)
-        self._works: dict[RestoreId, _Work] = {}
+        self._works: dict[RestoreId, RestoreWork] = {}
 
     async def recover(self) -> None:
         """After a start: what the journal says has come back takes its place; the rest was cleared away."""
         for work_id, note in self._notes.left():
-            work = self._works[RestoreId(work_id)] = _Work(self._clock.monotonic())
+            work = self._works[RestoreId(work_id)] = RestoreWork(self._clock.monotonic())
             if self._journal.facts(note.vm_id).instance == note.instance:
                 await self._finish(note)
                 work.done = True
@@ -92,18 +94,31 @@ class Restores:
 
     async def close(self) -> None:
         """End what is under way."""
-        tasks = [work.task for work in self._works.values() if work.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(work.end() for work in self._works.values()))
 
     async def restore(self, peer: SpiffeId, order: RestoreOrder) -> RestoreReport:
         """Begin; harmless when it has begun. Raises VmNotHereError."""
-        if order.restore_id not in self._works:
-            self._journal.owned(order.vm_id)
-            work = self._works[order.restore_id] = _Work(self._clock.monotonic())
-            work.task = asyncio.create_task(self._run(order, work))
-        return await self.report(peer, RestoreRef(order.restore_id))
+
+        async def bring_back(work: RestoreWork) -> None:
+            async with self._store.changing() as repository:
+                await self._bring_back(repository, order, work)
+
+        return await self.carry_out(peer, order.restore_id, order.vm_id, bring_back)
+
+    async def carry_out(
+        self,
+        peer: SpiffeId,
+        restore_id: RestoreId,
+        vm_id: VmId,
+        bring_back: BringBack,
+    ) -> RestoreReport:
+        """Begin any restore of a VM; harmless when it has begun. Raises VmNotHereError."""
+        if restore_id not in self._works:
+            self._journal.owned(vm_id)
+            work = self._works[restore_id] = RestoreWork(self._clock.monotonic())
+            given_up = CheckpointBrokenOffError("the restore was given up; the VM is as it was")
+            work.begin(bring_back(work), given_up)
+        return await self.report(peer, RestoreRef(restore_id))
 
     async def report(self, _peer: SpiffeId, ref: RestoreRef) -> RestoreReport:
         """This node's word on it; raises CheckpointUnknownError."""
@@ -121,7 +136,7 @@ class Restores:
                 error_cause=error.cause,
                 error_next=error.next_command,
             )
-        rate = work.done_bytes / max(self._clock.monotonic() - work.began, 0.001)
+        rate = work.rate(work.done_bytes, self._clock.monotonic())
         eta_s = (work.total_bytes - work.done_bytes) / rate if rate else 0.0
         progress = WorkProgress(work.phase, work.done_bytes, work.total_bytes, rate, eta_s)
         return RestoreReport(ref.restore_id, DONE if work.done else WORKING, progress)
@@ -129,27 +144,11 @@ class Restores:
     async def cancel(self, _peer: SpiffeId, ref: RestoreRef) -> Nothing:
         """Give it up, unless it is done: the VM is as it was then. Harmless when nothing is known of it."""
         work = self._works.get(ref.restore_id)
-        if work is not None and work.task is not None:
-            work.task.cancel()
-            await asyncio.gather(work.task, return_exceptions=True)
+        if work is not None:
+            await work.end()
         return Nothing()
 
-    async def _run(self, order: RestoreOrder, work: _Work) -> None:
-        """All of it, its end kept for whoever asks."""
-        try:
-            async with self._store.changing() as repository:
-                await self._bring_back(repository, order, work)
-        except asyncio.CancelledError:
-            if not work.done:
-                work.error = CheckpointBrokenOffError("the restore was given up; the VM is as it was")
-            raise
-        except NovaCronError as error:
-            work.error = error
-        except Exception as error:
-            log.exception("restore_fault", restore=order.restore_id)
-            work.error = InternalError(f"a fault of NovaCron itself: {type(error).__name__}: {error}")
-
-    async def _bring_back(self, repository: Repository, order: RestoreOrder, work: _Work) -> None:
+    async def _bring_back(self, repository: Repository, order: RestoreOrder, work: RestoreWork) -> None:
         manifest, facts = await self._checkpoint(repository, order)
         work.total_bytes = facts.read_bytes
         async with self._vms.held(order.vm_id, "it is being restored from a checkpoint"):
@@ -179,7 +178,9 @@ class Restores:
             raise CheckpointUnknownError(f"checkpoint {order.checkpoint_id} is not one of VM {order.vm_id}")
         return manifest, facts
 
-    async def _revive(self, revival: Revival, order: RestoreOrder, facts: CheckpointFacts, work: _Work) -> Machine:
+    async def _revive(
+        self, revival: Revival, order: RestoreOrder, facts: CheckpointFacts, work: RestoreWork
+    ) -> Machine:
         """A new instance beside whatever there is, its guest ready to run; when it breaks, nothing of it is left."""
         own = self._driver.spec(order.vm_id)
         spec = own if order.copies else msgspec.structs.replace(facts.spec, name=own.name)
@@ -224,10 +225,15 @@ class Restores:
             return
         await self._driver.settle_incoming(machine)
         await self._driver.adopt(note.vm_id)  # what has ended holds no disks any more
-        for path in await self._driver.unused_disks(note.vm_id):
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+        await remove_unused(self._driver, note.vm_id)
         if note.running:
             if await machine.state() is not MachineState.RUNNING:
                 await machine.resume()
             await announce(machine)
+
+
+async def remove_unused(driver: Driver, vm_id: VmId) -> None:
+    """Files of disks in whose place others have come."""
+    for path in await driver.unused_disks(vm_id):
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()

@@ -6,24 +6,19 @@ left when it stands still is read into files aside, so that it may go on before 
 
 import asyncio
 import os
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from novacron.core.units import MIB
 from novacron.hypervisor.driver import Machine
 from novacron.hypervisor.nbd.client import NbdClient
-from novacron.hypervisor.nbd.messages import ALLOCATION, DIRTY, ZERO, Extent
+from novacron.hypervisor.nbd.messages import ALLOCATION
+from novacron.migration.disk_reading import Range, in_pieces, read, whole_units
 from novacron.repository.manifest import Stream
 from novacron.repository.regions import Piece
 from novacron.repository.writer import Writer
 
 BITMAP: Final = "novacron-checkpoint-"  # and the number of the round
-READ_BYTES: Final = MIB
-READS_IN_FLIGHT: Final = 4
-Range = tuple[int, int]  # first byte and length: whole units of the chunker
 Work = Callable[[int, list[Range], NbdClient], Awaitable[None]]
 
 
@@ -64,7 +59,7 @@ class DiskCapture:
     async def streams(self) -> tuple[Stream, ...]:
         """Store what was held; the disks as they were at that instant."""
         for number, ranges in enumerate(self._held):
-            await self._take(number, _read_file(self._aside / str(number), _pieces(ranges)))
+            await self._take(number, _read_file(self._aside / str(number), in_pieces(ranges)))
         return tuple(self._streams)
 
     async def _rotated(self, work: Work) -> int:
@@ -84,20 +79,20 @@ class DiskCapture:
             context = export.bitmap or ALLOCATION
             async with NbdClient.connect(export, contexts=[context]) as disk:
                 extents, size_bytes = await disk.extents(context), self._disks[number].size_bytes
-                ranges = list(_whole_units(extents, context, size_bytes, self._unit_bytes))
+                ranges = list(whole_units(extents, context, size_bytes, self._unit_bytes))
                 total += sum(length for _, length in ranges)
                 await work(number, ranges, disk)
         await self._machine.end_exports()
         return total
 
     async def _store(self, number: int, ranges: list[Range], disk: NbdClient) -> None:
-        await self._take(number, _read(disk, _pieces(ranges)))
+        await self._take(number, read(disk, in_pieces(ranges)))
 
     async def _put_aside(self, number: int, ranges: list[Range], disk: NbdClient) -> None:
         self._held[number] = ranges
         self._aside.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (self._aside / str(number)).open("wb") as file:
-            async for offset, data in _read(disk, _pieces(ranges)):
+            async for offset, data in read(disk, in_pieces(ranges)):
                 await asyncio.to_thread(os.pwrite, file.fileno(), data, offset)
 
     async def _take(self, number: int, pieces: AsyncIterator[Piece]) -> None:
@@ -110,47 +105,6 @@ async def forget_rounds(machine: Machine) -> None:
     await machine.end_exports()
     for bitmap in await machine.bitmaps_like(BITMAP):
         await machine.drop_tracking([disk.id for disk in machine.spec.disks], bitmap)
-
-
-def _whole_units(extents: Iterable[Extent], context: str, size_bytes: int, unit_bytes: int) -> Iterator[Range]:
-    """Units that wanted extents touch, neighbours joined."""
-    first = end = 0
-    for extent in extents:
-        if bool(extent.flags & ZERO) if context == ALLOCATION else not extent.flags & DIRTY:
-            continue
-        begins = extent.offset // unit_bytes * unit_bytes
-        if begins > end:
-            if end > first:
-                yield first, end - first
-            first = begins
-        end = min(size_bytes, -(-(extent.offset + extent.length) // unit_bytes) * unit_bytes)
-    if end > first:
-        yield first, end - first
-
-
-def _pieces(ranges: Iterable[Range]) -> Iterator[Range]:
-    for offset, length in ranges:
-        for at in range(offset, offset + length, READ_BYTES):
-            yield at, min(READ_BYTES, offset + length - at)
-
-
-async def _read(disk: NbdClient, pieces: Iterator[Range]) -> AsyncIterator[Piece]:
-    """A few reads ahead."""
-    reads: deque[tuple[int, asyncio.Task[bytes]]] = deque()
-
-    def read_on(count: int) -> None:
-        reads.extend((at, asyncio.create_task(disk.read(at, length))) for at, length in islice(pieces, count))
-
-    read_on(READS_IN_FLIGHT)
-    try:
-        while reads:
-            yield reads[0][0], await reads[0][1]
-            reads.popleft()
-            read_on(1)
-    finally:
-        for _, reading in reads:
-            reading.cancel()
-        await asyncio.gather(*(reading for _, reading in reads), return_exceptions=True)
 
 
 async def _read_file(path: Path, pieces: Iterator[Range]) -> AsyncIterator[Piece]:

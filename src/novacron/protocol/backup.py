@@ -13,7 +13,7 @@ AGENT, CRASH, OFF = "agent", "crash", "off"  # what a backup's disks are consist
 class RepositoryPlace(Struct, frozen=True, kw_only=True):
     """Where a repository is, and what opens it; ``repr`` tells no secret.
 
-    ``how`` is that of ``repository.keys.Secret``: passphrase (in UTF-8), file, open. Without ``access`` the node's own
+    ``how`` is that of ``repository.keys.Secret``: passphrase, recovery, file, open. Without ``access`` the node's own
     environment has the keys of S3.
     """
 

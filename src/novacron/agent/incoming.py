@@ -6,7 +6,7 @@ has said what became of the attempt, or its own QEMU died.
 
 import asyncio
 import mmap
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,15 +20,16 @@ from novacron.agent.events import Events
 from novacron.agent.following import Rests
 from novacron.agent.hooks import Hooks
 from novacron.agent.journal import Facts, Journal
+from novacron.agent.possession import Possession, Transition
 from novacron.agent.ram_images import RamImages
 from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
 from novacron.core.errors import RemoteError
 from novacron.core.ids import MigrationId, VmId
 from novacron.hypervisor.driver import Driver, Machine
-from novacron.hypervisor.errors import HypervisorError, QemuDiedError, VmStateError
+from novacron.hypervisor.errors import QemuDiedError, VmStateError
 from novacron.migration import handover
-from novacron.migration.destination import Destination, Incoming, take_possession
+from novacron.migration.destination import Destination, Incoming
 from novacron.migration.errors import JournalError, StaleEpochError
 from novacron.migration.frames import FrameType, pack
 from novacron.migration.handover import Attempt, Claim, Ownership, Role, State
@@ -50,7 +51,6 @@ from novacron.wire.identity import SpiffeId
 
 ASK_EVERY_S: Final = 1.0
 VERDICT_S: Final = 10.0  # an answer waits at most so long for one: a caller asks again
-Transition = Callable[[Claim, Attempt], tuple[Claim, Attempt]]
 log = structlog.get_logger()
 
 
@@ -90,6 +90,7 @@ class IncomingMigrations:
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
         self._receiving: dict[MigrationId, _Session] = {}  # those whose channel is open
+        self._possession = Possession(driver=driver, journal=journal, vms=vms, arrivals=arrivals)
         self._rests = Rests(driver, clock)
         self._resolving: dict[MigrationId, asyncio.Lock] = {}
         self._ports = ports  # at which a QEMU may wait for the source's, and the host's address for that
@@ -112,9 +113,9 @@ class IncomingMigrations:
             elif attempt.state is State.READY:
                 self._after(self._watch_over(attempt))
             elif handover.is_following(attempt):
-                self._after(self._let_follow(attempt))
+                self._after(self._possession.let_follow(attempt))
             elif attempt.state in {State.RUNNING, State.TAKEN_OVER}:
-                await self._let_run(attempt)
+                await self._possession.let_run(attempt)
 
     async def prepare(self, _peer: SpiffeId, order: IncomingOrder) -> IncomingReady:
         """Start a QEMU that waits for the VM; the same answer when asked again."""
@@ -217,7 +218,7 @@ class IncomingMigrations:
             return
         if attempt.peer_node != str(peer) or attempt.state is not State.PREPARED:
             raise StaleEpochError(f"{peer} sends for migration {session}, which is {attempt.state} here")
-        machine = await self._machine(attempt)
+        machine = await self._possession.machine(attempt)
         if machine is None:
             await self._lose(attempt)
             raise StaleEpochError(f"what was prepared for migration {session} has gone")
@@ -240,7 +241,9 @@ class IncomingMigrations:
             channel,
             self._clock,
             ready=lambda: self._ready(attempt),
-            run=lambda epoch: self._own(attempt, machine, lambda claim, now: handover.run(claim, now, epoch)),
+            run=lambda epoch: self._possession.record(
+                attempt, machine, lambda claim, now: handover.run(claim, now, epoch)
+            ),
             checkpoint=lambda ram, pieces: self._checkpoint(attempt.vm_id, ram, pieces),
             verify=lambda: self._arrivals.verdict(attempt),
             whole=lambda: self._whole(attempt),
@@ -248,11 +251,11 @@ class IncomingMigrations:
         receiving = self._receiving[attempt.migration_id] = _Session(channel)
         try:
             await destination.run()
-            await self._drop_image(attempt.vm_id)
+            await self._possession.drop_image(attempt.vm_id)
             await self._vms.publish(attempt.vm_id)
         except BaseException:
             if handover.is_following(self._journal.attempt(attempt.migration_id)):
-                self._after(self._let_follow(self._journal.attempt(attempt.migration_id)))
+                self._after(self._possession.let_follow(self._journal.attempt(attempt.migration_id)))
             else:
                 await asyncio.shield(self._broke(attempt.migration_id))
             raise
@@ -267,7 +270,7 @@ class IncomingMigrations:
             session.channel.abort()
             await session.ended.wait()
         try:
-            machine = await self._machine(attempt)
+            machine = await self._possession.machine(attempt)
         except QemuDiedError as error:  # it waits for a page, and has nobody left whom it could ask
             log.warning("hung_qemu_ended", vm=attempt.vm_id, migration=attempt.migration_id, cause=error.cause)
             await self._driver.kill(attempt.vm_id, attempt.instance)
@@ -341,12 +344,6 @@ class IncomingMigrations:
         if self._journal.facts(vm_id).cache_image != str(image):
             await self._journal.note(vm_id, cache_image=str(image))
 
-    async def _drop_image(self, vm_id: VmId) -> None:
-        """Once the VM is here, what was kept for its coming takes room for nothing: its RAM file is newer."""
-        if image := self._journal.facts(vm_id).cache_image:
-            await self._journal.note(vm_id, cache_image="")
-            await asyncio.to_thread(Path(image).unlink, missing_ok=True)
-
     async def take_over(self, attempt: Attempt, attestation: str) -> None:
         """Own what is ready here, on an operator's word; raises VmStateError when its QEMU has gone."""
         async with self._resolving.setdefault(attempt.migration_id, asyncio.Lock()):
@@ -356,62 +353,12 @@ class IncomingMigrations:
                     next_command="novacron vm take-over (at the cluster that it came from)",
                 )
 
-    async def _own(self, attempt: Attempt, machine: Machine, transition: Transition, attestation: str = "") -> None:
-        """Own it."""
-
-        def decide() -> tuple[Claim, Attempt, Facts]:
-            claim, now = self._journal.claim(attempt.vm_id), self._journal.attempt(attempt.migration_id)
-            facts = msgspec.structs.replace(
-                self._journal.facts(attempt.vm_id),
-                instance=attempt.instance,
-                power=attempt.power,
-                arrival_state=attempt.migration_id,
-                arrival_image="" if attempt.direct else str(machine.ram_path),
-                attestation=attestation,
-            )
-            return *transition(claim, now), facts
-
-        await self._journal.change(decide)
-        self._arrivals.attend(attempt, machine)
-        await self._take_its_place(machine)
-
-    async def _take_its_place(self, machine: Machine) -> None:
-        """Its disks are the VM's, whatever was here of it before ends. May be repeated."""
-        await self._driver.settle_incoming(machine)
-        for other in await self._driver.adopt(machine.vm_id):
-            if other.instance != machine.instance:
-                await other.kill()
-
     async def _possess(self, attempt: Attempt, transition: Transition, attestation: str = "") -> bool:
         """Own it and let it run; False when it is lost."""
-        machine = await self._machine(attempt)
-        if machine is None:
-            await self._lose(attempt)
-            return False
-        running = attempt.power == "running"
-        await take_possession(
-            machine, running=running, record=lambda: self._own(attempt, machine, transition, attestation)
-        )
-        await self._drop_image(attempt.vm_id)
-        await self._vms.publish(attempt.vm_id)
-        return True
-
-    async def _let_run(self, attempt: Attempt) -> None:
-        """It was recorded that it runs: a restart may have come between the record and the deeds."""
-        machine = await self._vms.machine(attempt.vm_id)
-        if machine is None or machine.instance != attempt.instance:
-            return
-        self._arrivals.attend(attempt, machine)
-        await self._take_its_place(machine)
-        if self._journal.facts(attempt.vm_id).power == "running":
-            await take_possession(machine, running=True, record=_nothing)
-
-    async def _let_follow(self, attempt: Attempt) -> None:
-        """The same of one that lacks memory: it may answer only once a channel has brought it a page."""
-        try:
-            await self._let_run(attempt)
-        except HypervisorError as error:
-            log.info("guest_waits_for_memory", vm=attempt.vm_id, migration=attempt.migration_id, cause=error.cause)
+        if await self._possession.take(attempt, transition, attestation):
+            return True
+        await self._lose(attempt)
+        return False
 
     async def _broke(self, migration_id: MigrationId) -> None:
         """The channel has ended by an error."""
@@ -419,7 +366,7 @@ class IncomingMigrations:
         if attempt.state is State.PREPARED:
             await self._lose(attempt)
         elif attempt.state is State.RUNNING:
-            await self._let_run(attempt)
+            await self._possession.let_run(attempt)
             await self._vms.publish(attempt.vm_id)
 
     async def _watch_over(self, attempt: Attempt) -> None:
@@ -477,12 +424,6 @@ class IncomingMigrations:
         newest = latest is not None and latest.migration_id == attempt.migration_id
         return newest and claim.ownership is not Ownership.OWNER and not attempt.disks_known
 
-    async def _machine(self, attempt: Attempt) -> Machine | None:
-        for machine in await self._driver.adopt(attempt.vm_id):
-            if machine.instance == attempt.instance:
-                return machine
-        return None
-
     def _word(self, migration_id: MigrationId) -> str:
         state = self._journal.attempt(migration_id).state
         if state is State.TAKEN_OVER:
@@ -495,7 +436,3 @@ class IncomingMigrations:
         task = asyncio.create_task(action)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _nothing() -> None:
-    """The record was made before."""

@@ -6,71 +6,48 @@ again and again, until it has answered that it runs, or that it lost what it had
 
 import asyncio
 import mmap
-from collections import defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import structlog
 
 from novacron.agent.events import Events
-from novacron.agent.following import send_rest
 from novacron.agent.hooks import Hooks, Moment
 from novacron.agent.journal import Journal
+from novacron.agent.links import Links
+from novacron.agent.move import Move, report
+from novacron.agent.pursuit import SILENT, Pursuit
 from novacron.agent.ram_images import RamImages
 from novacron.agent.vms import Vms
 from novacron.core.clock import Clock
-from novacron.core.errors import NovaCronError, RemoteError
+from novacron.core.errors import NovaCronError
 from novacron.core.ids import MigrationId, VmId
 from novacron.hypervisor.driver import Driver, Machine, MachineState
-from novacron.hypervisor.errors import HypervisorError, QemuDiedError, VmStateError
+from novacron.hypervisor.errors import HypervisorError, VmStateError
 from novacron.migration import busy, handover, stall
 from novacron.migration.beside import beside
 from novacron.migration.disks import since
 from novacron.migration.errors import HandoverPendingError, JournalError, MigrationCancelledError
 from novacron.migration.handover import Attempt, Claim, State
 from novacron.migration.meter import Meter
-from novacron.migration.postcopy import Held
 from novacron.migration.recovery import take_back
 from novacron.migration.source import Outgoing, Source
 from novacron.protocol.migration import (
     HandoverAnswer,
     HandoverQuestion,
-    MigrationPolicy,
     MigrationRef,
     MigrationReport,
-    MigrationSummary,
     OpenRequest,
     OutgoingOffer,
     OutgoingOrder,
-    Verdict,
 )
 from novacron.protocol.node import NodeEvent, Nothing
-from novacron.wire.channel import ParallelChannel, open_channel
-from novacron.wire.client import Client
 from novacron.wire.credentials import Credentials
-from novacron.wire.errors import WireError
 from novacron.wire.identity import SpiffeId
-from novacron.wire.shares import Shares, weight_of
 
 PROGRESS_EVERY_S: Final = 0.25
-ASK_EVERY_S: Final = 1.0
-LOST_ITS_MEMORY: Final = "its QEMU here died before all of its memory had come: it must be started from its disks"
 RETURNED: Final = frozenset({State.ABORTED, State.RECLAIMED, State.TAKEN_OVER})  # the VM is this node's again
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class _Move:
-    """One migration of this process's life."""
-
-    meter: Meter
-    policy: MigrationPolicy = field(default_factory=MigrationPolicy)
-    task: asyncio.Task[None] | None = None
-    source: Source | None = None
-    summary: MigrationSummary | None = None
-    error: NovaCronError | None = None
 
 
 class OutgoingMigrations:
@@ -96,17 +73,15 @@ class OutgoingMigrations:
         self._clock = clock
         self._ram_images = ram_images
         self._hooks = hooks
-        self._moves: dict[MigrationId, _Move] = {}
-        self._links: defaultdict[str, Shares] = defaultdict(Shares)  # by the cluster at their other end
+        self._moves: dict[MigrationId, Move] = {}
+        self._links = Links(credentials)
+        self._pursuit = Pursuit(driver=driver, vms=vms, links=self._links, credentials=credentials, clock=clock)
         self._shadows: dict[VmId, mmap.mmap] = {}  # of attempts that failed: the next one leans on them
         self.address = ""  # where this node serves
 
     async def close(self) -> None:
         """End what is under way: it breaks, and is taken up again when the node starts."""
-        tasks = [move.task for move in self._moves.values() if move.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(move.end() for move in self._moves.values()))
         for move in self._moves.values():
             if move.source is not None and move.source.line is not None:
                 await move.source.line.close()
@@ -119,7 +94,7 @@ class OutgoingMigrations:
             if attempt.state in {State.OPEN, State.MOVING}:
                 await self._abort(attempt.migration_id, attempt.vm_id)
             elif attempt.state is State.COMMITTED:
-                move = self._moves[attempt.migration_id] = _Move(Meter(self._clock, phase="committed"))
+                move = self._moves[attempt.migration_id] = Move(Meter(self._clock, phase="committed"))
                 move.task = asyncio.create_task(self._pursue(attempt, move))
             elif attempt.state in RETURNED and self._journal.newest(attempt):
                 await self.bring_back(attempt.vm_id)  # a stop may have come between the record and the deed
@@ -167,7 +142,7 @@ class OutgoingMigrations:
                     None,
                 )
             )
-            move = self._moves[order.migration_id] = _Move(Meter(self._clock), order.policy)
+            move = self._moves[order.migration_id] = Move(Meter(self._clock), order.policy)
             move.task = asyncio.create_task(self._move(order, move))
             await self._vms.publish(order.vm_id)
         return self._report(order.migration_id)
@@ -184,8 +159,7 @@ class OutgoingMigrations:
         move = self._moves.get(ref.migration_id)
         if move is not None and move.task is not None and not move.task.done():
             move.error = MigrationCancelledError("the migration was cancelled; the VM runs on where it was")
-            move.task.cancel()
-            await asyncio.gather(move.task, return_exceptions=True)
+            await move.end()
         else:
             await self._abort(ref.migration_id, ref.vm_id)
         return self._report(ref.migration_id)
@@ -211,7 +185,7 @@ class OutgoingMigrations:
             return HandoverAnswer("aborted", attempt.epoch)
         return HandoverAnswer(handover.source_answer(attempt), attempt.epoch)
 
-    async def _move(self, order: OutgoingOrder, move: _Move) -> None:
+    async def _move(self, order: OutgoingOrder, move: Move) -> None:
         """The whole migration, its end recorded whatever happens."""
         telling = asyncio.create_task(self._tell_progress(order.migration_id))
         try:
@@ -228,7 +202,7 @@ class OutgoingMigrations:
             await asyncio.gather(telling, return_exceptions=True)
             self._publish(order.migration_id)
 
-    async def _transfer(self, order: OutgoingOrder, move: _Move) -> None:
+    async def _transfer(self, order: OutgoingOrder, move: Move) -> None:
         machine = await self._vms.running(order.vm_id)
         facts = self._journal.facts(order.vm_id)
         image = Path(facts.arrival_image) if facts.arrival_image else None
@@ -246,7 +220,7 @@ class OutgoingMigrations:
             shadow=self._shadows.pop(order.vm_id, None),
             peer_host=order.target.address.rpartition(":")[0],
         )
-        async with await self._channel(order.migration_id, order.policy) as channel:
+        async with await self._links.open(self._journal.attempt(order.migration_id), order.policy) as channel:
             source = move.source = Source(outgoing, channel, move.meter, self._clock, lambda: self._commit(order))
             async with beside(
                 stall.watch(move.meter, channel, self._clock, order.policy.stall_after_ms / 1000),
@@ -254,21 +228,6 @@ class OutgoingMigrations:
             ):
                 move.summary = await source.run()
         await self._settle(order.vm_id, order.migration_id, move)
-
-    async def _channel(self, migration_id: MigrationId, policy: MigrationPolicy) -> ParallelChannel:
-        """To the node at the other end of an attempt."""
-        attempt = self._journal.attempt(migration_id)
-        target = SpiffeId.parse(attempt.peer_node)
-        return await open_channel(
-            attempt.peer_address,
-            self._credentials,
-            target,
-            migration_id,
-            streams=policy.streams,
-            rate_bytes_s=policy.bandwidth_bytes_s,
-            shares=self._links[target.trust_domain],
-            weight=weight_of(policy.priority),
-        )
 
     async def _commit(self, order: OutgoingOrder) -> None:
         """The point of no return."""
@@ -279,7 +238,7 @@ class OutgoingMigrations:
 
         await self._journal.change(decide)
 
-    async def _settle(self, vm_id: VmId, migration_id: MigrationId, move: _Move) -> None:
+    async def _settle(self, vm_id: VmId, migration_id: MigrationId, move: Move) -> None:
         """It runs there. A source of this process's life knows what RAM it runs with."""
         if move.source is not None:
             await self._keep(vm_id, migration_id, move.source.shadow)
@@ -292,7 +251,7 @@ class OutgoingMigrations:
         image = str(await self._ram_images.keep(vm_id, shadow)) if shadow is not None else ""
         await self._journal.note(vm_id, cache_state=migration_id, cache_image=image)
 
-    async def _settle_failure(self, order: OutgoingOrder, move: _Move, error: NovaCronError) -> None:
+    async def _settle_failure(self, order: OutgoingOrder, move: Move, error: NovaCronError) -> None:
         """Before the commit the VM is taken back; after it the destination is asked until it answers."""
         attempt = self._journal.attempt(order.migration_id)
         if attempt.state in {State.COMMITTED, State.SETTLED}:
@@ -323,10 +282,8 @@ class OutgoingMigrations:
 
     async def stop_pursuing(self, migration_id: MigrationId) -> None:
         """Ask the destination no longer."""
-        move = self._moves.get(migration_id)
-        if move is not None and move.task is not None:
-            move.task.cancel()
-            await asyncio.gather(move.task, return_exceptions=True)
+        if (move := self._moves.get(migration_id)) is not None:
+            await move.end()
 
     async def _take_back(self, machine: Machine) -> None:
         await take_back(machine, self._clock, running=self._journal.facts(machine.vm_id).power == "running")
@@ -335,63 +292,18 @@ class OutgoingMigrations:
         for bitmap in await machine.bitmaps_like("novacron-"):
             await machine.drop_tracking(names, bitmap)
 
-    async def _pursue(self, attempt: Attempt, move: _Move) -> None:
-        """Tell the destination of the commit until it has answered; asking twice is harmless."""
-        move.meter.phase = "committed"
-        question = HandoverQuestion(attempt.migration_id, attempt.vm_id, attempt.epoch)
-        async with Client.known(
-            attempt.peer_address, self._credentials, expect=SpiffeId.parse(attempt.peer_node)
-        ) as peer:
-            while True:
-                try:
-                    answer = await peer.call("handover.commit", question, HandoverAnswer)
-                except (WireError, RemoteError) as error:
-                    move.meter.note = f"handed over; waiting for the destination to answer: {error}"
-                else:
-                    move.meter.note = ""
-                    if await self._answered(attempt, move, answer):
-                        return
-                self._publish(attempt.migration_id)
-                await self._clock.sleep(ASK_EVERY_S)
-
-    async def _answered(self, attempt: Attempt, move: _Move, answer: HandoverAnswer) -> bool:
-        """Act on a destination's answer; False when it must be asked again."""
-        if answer.state == "following":
-            answer = HandoverAnswer("running", answer.epoch, await self._send_rest(attempt, move))
+    async def _pursue(self, attempt: Attempt, move: Move) -> None:
+        """Until the destination has said what became of the VM."""
+        answer = await self._pursuit.follow(attempt, move, lambda: self._publish(attempt.migration_id))
         if answer.state == "running":
-            verdict = answer.verdict or Verdict(alive=False, word="its node has not said how it is")
             move.meter.phase = "window"
-            if move.source is not None:
-                move.meter.resumed_at = move.meter.resumed_at or self._clock.monotonic()
-                move.summary = move.source.summary(verdict)
-            else:
-                move.meter.note = "the node was restarted on the way: what was counted before is not known"
-                move.summary = move.meter.summary(guest_bytes=0, wire_bytes=0, verdict=verdict)
+            move.sum_up(answer.verdict or SILENT, self._clock.monotonic())
             await self._settle(attempt.vm_id, attempt.migration_id, move)
-            return True
-        if answer.state == "lost":
+        else:
             move.error = HandoverPendingError("the destination lost the VM before it ran; it runs on where it was")
             if move.source is not None:
                 await move.source.conclude()
             await self.reclaim(attempt, answer.epoch)
-            return True
-        if answer.state == "verifying":
-            move.meter.phase = "verify"
-        return False
-
-    async def _send_rest(self, attempt: Attempt, move: _Move) -> Verdict:
-        """What the guest has gone ahead of, and how it is then."""
-        move.meter.phase = "following"
-        machine = await self._vms.machine(attempt.vm_id)
-        if machine is None:
-            return Verdict(alive=False, word=LOST_ITS_MEMORY, broken=True)
-        socket = self._driver.socket_dir(machine) / "out"
-        line = move.source.line if move.source is not None else None
-        held = Held(machine, socket, attempt.epoch, move.meter, self._clock, line)
-        try:
-            return await send_rest(held, lambda: self._channel(attempt.migration_id, move.policy), vm=attempt.vm_id)
-        except QemuDiedError:
-            return Verdict(alive=False, word=LOST_ITS_MEMORY, broken=True)
 
     async def reclaim(self, attempt: Attempt, beyond: int) -> None:
         """The destination has given the VM up for good, with no epoch burned there ``beyond`` this one: it goes on."""
@@ -427,28 +339,8 @@ class OutgoingMigrations:
         self._events.publish(NodeEvent(migration=self._report(migration_id)))
 
     def _report(self, migration_id: MigrationId) -> MigrationReport:
-        attempt = self._journal.attempt(migration_id)
-        move = self._moves.get(migration_id)
-        report = MigrationReport(
-            migration_id,
-            attempt.vm_id,
-            attempt.epoch,
-            "source",
-            str(attempt.state),
-            handed_over_at=attempt.handed_over_at,
-            notes=self._hooks.notes(migration_id),
-        )
-        if move is None:
-            return report
-        error = move.error
-        return msgspec.structs.replace(
-            report,
-            progress=move.meter.progress(),
-            summary=move.summary,
-            error_code=error.code if error else "",
-            error_cause=error.cause if error else "",
-            error_next=error.next_command if error else "",
-        )
+        move, notes = self._moves.get(migration_id), self._hooks.notes(migration_id)
+        return report(self._journal.attempt(migration_id), move, notes)
 
 
 async def known_state(machine: Machine, journal: Journal) -> str:

@@ -18,6 +18,7 @@ from typing import Final
 
 from novacron.core.clock import Clock
 from novacron.hypervisor.driver import Machine, MachineEvent, MachineState, MigrationStatus
+from novacron.hypervisor.errors import HypervisorError
 from novacron.migration import native
 from novacron.migration.beside import beside
 from novacron.migration.errors import ChannelProtocolError, QemuFailedError, StaleEpochError
@@ -57,14 +58,18 @@ async def all_here(machine: Machine, line: Line, clock: Clock) -> None:
 
 
 async def give_up(machine: Machine, line: Line) -> None:
-    """At the source: nobody needs the rest any more, and the guest can go on here if nobody has it."""
+    """At the source: nobody needs the rest any more, and the guest can go on here if nobody has it.
+
+    What goes wrong is told by whoever takes the guest back then.
+    """
     if line.ended.is_set():
         return
-    async with asyncio.timeout(GIVE_UP_S), beside(line.discard()):
-        if (await machine.migration_status()).status == "postcopy-active":
-            await line.conclude()
-        else:
-            await machine.cancel_migration()
+    with contextlib.suppress(HypervisorError, TimeoutError):
+        async with asyncio.timeout(GIVE_UP_S), beside(line.discard()):
+            if (await machine.migration_status()).status == "postcopy-active":
+                await line.conclude()
+            else:
+                await machine.cancel_migration()
 
 
 def count(meter: Meter, status: MigrationStatus, line: Line) -> None:
@@ -111,8 +116,7 @@ class Held:
     async def conclude(self) -> None:
         """Nobody needs the rest any more."""
         if self.line is not None:
-            with contextlib.suppress(TimeoutError):  # whoever takes the guest back then tells what is wrong
-                await give_up(self.machine, self.line)
+            await give_up(self.machine, self.line)
 
     async def close(self) -> None:
         """QEMU keeps what it holds, and waits for another connection."""

@@ -5,7 +5,6 @@ Until ``commit`` has returned the source owns the VM: whatever fails before, the
 """
 
 import asyncio
-import contextlib
 import mmap
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +19,6 @@ from novacron.core.clock import Clock
 from novacron.core.ids import MigrationId, VmId
 from novacron.core.units import PAGE_BYTES
 from novacron.hypervisor.driver import Machine, MigrationStatus
-from novacron.hypervisor.errors import QemuDiedError
 from novacron.hypervisor.spec import canonical_digest
 from novacron.migration import native, postcopy
 from novacron.migration.beside import beside
@@ -377,8 +375,7 @@ class Source:
                 yield begin
         except BaseException:
             if not self.committed:
-                with contextlib.suppress(QemuDiedError, TimeoutError):
-                    await postcopy.give_up(self._machine, line)
+                await postcopy.give_up(self._machine, line)
                 await line.close()
             raise
         await line.close()

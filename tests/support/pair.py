@@ -26,7 +26,7 @@ from novacron.wire.server import Server
 
 VM = VmId("vm-00000000000000000001")
 CLOCK = SystemClock()
-QUIET = "console=ttyS0 quiet panic=-1 novacron.seed=7 novacron.hot=2048 novacron.cold=8192 novacron.rate=3000"
+QUIET = "console=ttyS0 quiet panic=-1 nokaslr novacron.seed=7 novacron.hot=2048 novacron.cold=8192 novacron.rate=3000"
 
 
 def small_spec() -> VmSpec:

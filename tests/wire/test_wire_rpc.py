@@ -229,3 +229,15 @@ async def test_a_client_connects_anew_after_the_server_went(service, site_a, cli
         assert (await client.call("double", Number(3), Number)).value == 6
     finally:
         await again.close()
+
+
+async def test_a_server_that_closes_ends_those_too_that_have_not_said_who_they_are(service, client):
+    host, port = service.server.address.split(":")
+    silent, greeting = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
+    greeting[1].write(b"\x16\x03\x01")  # as a handshake begins
+    await client.call("double", Number(1), Number)  # which came after them
+    await service.server.close()
+    for reader, writer in (silent, greeting):
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()

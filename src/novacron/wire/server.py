@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, Self, TypeVar
 
@@ -21,6 +21,7 @@ from novacron.wire.identity import SpiffeId
 from novacron.wire.rpc import FAULT, RESULT, Call, Fault, Link
 
 HELLO_TIMEOUT_S: Final = 10.0
+ACCEPT_AGAIN_S: Final = 1.0
 log = structlog.get_logger()
 
 Q = TypeVar("Q", bound=Struct)
@@ -64,7 +65,6 @@ class Server:
         self._methods: dict[str, _Method] = {}
         self._channels: ChannelHandler | None = None
         self._gathering: dict[tuple[SpiffeId, str], _Gathering] = {}
-        self._server: asyncio.Server | None = None
         self._revision = -1
         self._context: ssl.SSLContext | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -128,22 +128,31 @@ class Server:
         listener.setblocking(False)
         host, port = listener.getsockname()[:2]
         self.address = f"{host}:{port}"
-        self._server = await asyncio.start_server(
-            self._accept,
-            sock=listener,
-            ssl=self._server_context(),
-            limit=1 << 20,
-            ssl_handshake_timeout=HELLO_TIMEOUT_S,
-        )
+        self._begin(self._listen(listener, self._server_context()))
         return self
 
     async def close(self) -> None:
-        """Stop listening and end what is under way."""
-        if self._server is not None:
-            self._server.close()
+        """Stop listening and end what is under way, handshakes too."""
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _listen(self, listener: socket.socket, context: ssl.SSLContext) -> None:
+        """Each connection is a task of its own from its first byte: asyncio's server forgets those that shake hands."""
+        with listener:
+            while True:
+                try:
+                    accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
+                except OSError as error:  # too many files are open: some will be closed
+                    log.warning("accept_failed", cause=str(error))
+                    await asyncio.sleep(ACCEPT_AGAIN_S)
+                else:
+                    self._begin(self._accept(accepted, context))
 
     def _server_context(self) -> ssl.SSLContext:
         """One context whose SNI hook swaps in the newest: a renewed certificate needs no new listener."""
@@ -161,10 +170,19 @@ class Server:
             self._context = self._credentials.server_context()
         return self._context
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine runs in a task
-        self._tasks.add(task)
+    async def _accept(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
+        loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=1 << 20)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, accepted, ssl=context, ssl_handshake_timeout=HELLO_TIMEOUT_S
+            )
+        except OSError as error:  # of TLS too
+            log.info("handshake_failed", cause=str(error))
+        else:
+            await self._serve(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             tune(writer)
             certificate = peer_certificate(writer)
@@ -177,10 +195,7 @@ class Server:
                 await self._serve_channel(Connection(reader, writer, peer, CHANNEL_HEARTBEAT), peer, hello)
         except (WireError, TimeoutError) as error:
             log.info("connection_refused", cause=str(error))
-        except asyncio.CancelledError:
-            log.debug("connection_closed")  # by close() alone; asyncio would take it for a fault of the callback
         finally:
-            self._tasks.discard(task)
             writer.transport.abort()
 
     async def _serve_calls(self, connection: Connection) -> None:

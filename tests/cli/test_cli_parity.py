@@ -9,11 +9,11 @@ import pytest
 
 from novacron.api.events import KINDS
 from novacron.cli import kinds
-from novacron.control.kinds import BATCHES, CHECKPOINTS, IMAGES, MIGRATIONS, NODES, REPOSITORIES, VMS
+from novacron.control.kinds import BACKUPS, BATCHES, CHECKPOINTS, IMAGES, MIGRATIONS, NODES, REPOSITORIES, VMS
 from novacron.core.clock import SystemClock
-from novacron.core.ids import BatchId, CheckpointId, ImageId, MigrationId, NodeId, RepositoryId, VmId, new_id
+from novacron.core.ids import BackupId, BatchId, CheckpointId, ImageId, MigrationId, NodeId, RepositoryId, VmId, new_id
 from novacron.launch.commands import root
-from novacron.protocol.resources import Batch, Checkpoint, Image, Migration, Node, Repository, Vm
+from novacron.protocol.resources import Backup, Batch, Checkpoint, Image, Migration, Node, Repository, Vm
 from novacron.protocol.vm import VmSpec
 from novacron.workflow import journal
 
@@ -58,7 +58,13 @@ COMMANDS = {
     "repo prune backups --no-wait": ["POST /repositories/{repository}/prune"],
     "repo watch backups": ["GET /repositories/{repository}"],
     "repo cancel backups": ["POST /repositories/{repository}/cancel"],
-    "repo delete backups": ["DELETE /repositories/{repository}"],
+    "repo delete empty": ["DELETE /repositories/{repository}"],
+    "backup run demo --repo backups --no-wait": ["POST /vms/{vm}/backups"],
+    "backup list demo --repo backups": ["GET /backups"],
+    "backup show {backup}": ["GET /backups/{backup}"],
+    "backup watch {backup}": ["GET /backups/{backup}"],
+    "backup cancel {backup}": ["POST /backups/{backup}/cancel"],
+    "backup delete {backup} --no-wait": ["DELETE /backups/{backup}"],
     "vm console demo": ["WS /vms/{vm}/console"],
     "migrate demo --to site-b": ["POST /migrations"],
     "migrate demo other --to site-b": ["POST /batches"],
@@ -148,6 +154,8 @@ def furnished(served, tmp_path):
     repository = Repository(
         RepositoryId(new_id("repository")), "backups", "/srv/backups", node.id, "made", "ready", job
     )
+    empty = Repository(RepositoryId(new_id("repository")), "empty", "/srv/empty", node.id, "made", "ready", job)
+    backup = Backup(BackupId(new_id("backup")), vm.id, "demo", repository.id, "backups", node.id, "ready", job)
 
     def furnish(tx):
         NODES.put(tx, node)
@@ -157,6 +165,8 @@ def furnished(served, tmp_path):
         BATCHES.put(tx, batch, named=False)
         CHECKPOINTS.put(tx, checkpoint, named=False)
         REPOSITORIES.put(tx, repository)
+        REPOSITORIES.put(tx, empty)
+        BACKUPS.put(tx, backup, named=False)
         journal.submit(tx, job, "vm.delete", "/api/v1/vms/x", {"vm_id": "vm-x", "node_id": node.id})
 
     served.write(furnish)
@@ -166,6 +176,7 @@ def furnished(served, tmp_path):
         "batch": batch.id,
         "job": job,
         "checkpoint": checkpoint.id,
+        "backup": backup.id,
     }
 
 

@@ -39,7 +39,7 @@ from novacron.core.settings import NodeSettings
 from novacron.hypervisor.driver import Driver, ImagePath
 from novacron.hypervisor.errors import HypervisorError
 from novacron.migration.handover import Role
-from novacron.protocol.backup import BackupOrder, BackupRef, BackupRestoreOrder, RepositoryPlace
+from novacron.protocol.backup import BackupOrder, BackupRef, BackupRemoval, BackupRestoreOrder, RepositoryPlace
 from novacron.protocol.checkpoint import CheckpointOrder, CheckpointRef, RestoreOrder, RestoreRef
 from novacron.protocol.migration import (
     HandoverQuestion,
@@ -396,6 +396,7 @@ class Agent:
         server.method("backup.create", BackupOrder, self._backups.create, allow=controller)
         server.method("backup.report", BackupRef, self._backups.report, allow=controller)
         server.method("backup.cancel", BackupRef, self._backups.cancel, allow=controller)
+        server.method("backup.delete", BackupRemoval, self._backups.delete, allow=controller)
         server.method("backup.restore", BackupRestoreOrder, self._disk_restores.restore, allow=controller)
 
 

@@ -24,7 +24,7 @@ from novacron.hypervisor.errors import HypervisorError, QemuDiedError, VmStateEr
 from novacron.hypervisor.point_in_time import PointInTime
 from novacron.migration.disk_backup import DiskBackup
 from novacron.migration.pipeline import through
-from novacron.protocol.backup import AGENT, CRASH, OFF, BackupFacts, BackupOrder, BackupRef, BackupReport
+from novacron.protocol.backup import AGENT, CRASH, OFF, BackupFacts, BackupOrder, BackupRef, BackupRemoval, BackupReport
 from novacron.protocol.checkpoint import DONE, FAILED, WORKING, WorkProgress
 from novacron.protocol.node import Nothing
 from novacron.repository.errors import ManifestUnknownError, RepositoryError
@@ -119,6 +119,13 @@ class Backups:
         work = self._works.get(ref.backup_id)
         if work is not None:
             await work.end()
+        return Nothing()
+
+    async def delete(self, _peer: SpiffeId, removal: BackupRemoval) -> Nothing:
+        """Remove its manifest; what it alone needs goes with the next prune. Harmless when it is not there."""
+        repository = await self._repositories.repository(removal.repository)
+        await asyncio.to_thread(repository.delete_manifest, removal.backup_id)
+        self._works.pop(removal.backup_id, None)
         return Nothing()
 
     async def _run(self, order: BackupOrder, work: _Work) -> None:

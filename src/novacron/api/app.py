@@ -10,6 +10,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ControllerRouterHandler
 
 from novacron.api import (
+    backups,
     batches,
     checkpoints,
     clusters,
@@ -68,6 +69,11 @@ ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (
     checkpoints.cancel_checkpoint,
     checkpoints.restore_checkpoint,
     checkpoints.delete_checkpoint,
+    backups.list_backups,
+    backups.get_backup,
+    backups.run_backup,
+    backups.cancel_backup,
+    backups.delete_backup,
     repositories.list_repositories,
     repositories.get_repository,
     repositories.get_stats,

@@ -17,7 +17,9 @@ from novacron.core.errors import InvalidInputError
 from novacron.database.resources import Change, changes, current_version, watch
 
 BEAT_S: Final = 5.0
-KINDS: Final = frozenset({"cluster", "node", "image", "vm", "migration", "batch", "checkpoint", "repository", "peer"})
+KINDS: Final = frozenset(
+    {"cluster", "node", "image", "vm", "migration", "backup", "batch", "checkpoint", "repository", "peer"}
+)
 WAITING: Final = 512  # changes for one reader; one that falls behind further is let go, and asks again from its last
 
 

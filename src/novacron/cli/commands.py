@@ -9,6 +9,7 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "vm": Lazy("novacron.cli.vm:group", "Make, run, look at and remove VMs."),
     "image": Lazy("novacron.cli.image:group", "What VMs are made from."),
     "repo": Lazy("novacron.cli.repository:group", "Where backups are kept."),
+    "backup": Lazy("novacron.cli.backup:group", "VMs' disks at one instant: run, list, show, watch, cancel, delete."),
     "migrate": Lazy("novacron.cli.migrate:command", "Move VMs to another cluster or node while they run."),
     "migration": Lazy("novacron.cli.migration:group", "Migrations: list, show, series, watch, cancel, rollback."),
     "plan": Lazy("novacron.cli.plan:group", "How migrations would go: list, show."),

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from novacron.protocol.resources import (
+    Backup,
     Batch,
     Checkpoint,
     Image,
@@ -53,6 +54,7 @@ PLANS: Final = Kind("/plans", "", Plan)  # plans do not change
 BATCHES: Final = Kind("/batches", "batch", Batch)
 CHECKPOINTS: Final = Kind("/checkpoints", "checkpoint", Checkpoint)
 REPOSITORIES: Final = Kind("/repositories", "repository", Repository)
+BACKUPS: Final = Kind("/backups", "backup", Backup)
 PEERS: Final = Kind("/peers", "peer", PeerCluster)
 JOBS: Final = Kind("/jobs", "", Job)  # jobs change without an event
 

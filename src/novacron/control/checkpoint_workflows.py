@@ -8,14 +8,14 @@ from novacron.control import specs
 from novacron.control.checkpoints import READY
 from novacron.control.kinds import CHECKPOINTS, VMS
 from novacron.control.nodes import Nodes
+from novacron.control.reported import raise_failure
 from novacron.control.vm_workflows import GONE
 from novacron.core.clock import Clock
-from novacron.core.errors import InternalError, RemoteError
+from novacron.core.errors import RemoteError
 from novacron.core.ids import CheckpointId, NodeId, RestoreId, VmId
 from novacron.database.database import Database, Transaction
 from novacron.protocol.checkpoint import (
     DONE,
-    FAILED,
     CheckpointOrder,
     CheckpointRef,
     CheckpointReport,
@@ -210,14 +210,7 @@ class CheckpointWorkflows:
         """Whether the node has done it; else note how far it is, and wait a moment."""
         if report.state == DONE:
             return True
-        if report.state == FAILED:
-            raise RemoteError(
-                report.error_cause,
-                code=report.error_code,
-                exit_code=InternalError.exit_code,
-                http_status=InternalError.http_status,
-                next_command=report.error_next,
-            )
+        raise_failure(report)
         await context.check_cancel()
         await context.commit(lambda tx: _note(tx, _checkpoint(context), progress))
         await self._clock.sleep(LOOK_EVERY_S)

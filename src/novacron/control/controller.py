@@ -13,6 +13,8 @@ import msgspec
 
 from novacron.control import saved_state
 from novacron.control.admission import Admission
+from novacron.control.backup_workflows import BackupWorkflows
+from novacron.control.backups import Backups
 from novacron.control.batch_workflow import BatchWorkflow
 from novacron.control.batches import Batches
 from novacron.control.checkpoint_workflows import CheckpointWorkflows
@@ -72,9 +74,10 @@ class Controller:
         self.checkpoints = Checkpoints(database, clock)
         self._secrets = Secrets(data_dir)
         self.repositories = Repositories(database, self.nodes, self._secrets, clock)
+        self.backups = Backups(database, clock)
         self.runner = WorkflowRunner(database, self._workflows(), clock)
         self.vms.runner = self.migrations.runner = self.batches.runner = self.checkpoints.runner = self.runner
-        self.repositories.runner = self.runner
+        self.repositories.runner = self.backups.runner = self.runner
 
     @classmethod
     @asynccontextmanager
@@ -145,8 +148,10 @@ class Controller:
         vms = VmWorkflows(self.database, self.nodes, self.vms)
         checkpoints = CheckpointWorkflows(self.database, self.nodes, self.vms, self.clock)
         repositories = RepositoryWorkflows(self.database, self.nodes, self._secrets, self.clock)
+        backups = BackupWorkflows(self.database, self.nodes, self._secrets, self.clock)
         of_moves = (migrate.workflow(), rollback.workflow(), batch.workflow())
-        return [*vms.workflows(), *checkpoints.workflows(), *repositories.workflows(), *of_moves]
+        of_copies = (*checkpoints.workflows(), *repositories.workflows(), *backups.workflows())
+        return [*vms.workflows(), *of_copies, *of_moves]
 
     def _site(self, cluster_id: ClusterId) -> Site:
         if cluster_id == self.cluster.id:

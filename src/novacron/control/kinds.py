@@ -5,6 +5,7 @@ from typing import Final
 from novacron.database import resources
 from novacron.database.resources import Collection
 from novacron.protocol.resources import (
+    Backup,
     Batch,
     Checkpoint,
     Cluster,
@@ -28,6 +29,7 @@ PLANS: Final = Collection("plan", Plan, what="plan", list_command="novacron plan
 BATCHES: Final = Collection("batch", Batch, what="batch", list_command="novacron batch list")
 CHECKPOINTS: Final = Collection("checkpoint", Checkpoint, what="checkpoint", list_command="novacron vm checkpoint list")
 REPOSITORIES: Final = Collection("repository", Repository, what="repository", list_command="novacron repo list")
+BACKUPS: Final = Collection("backup", Backup, what="backup", list_command="novacron backup list")
 PEERS: Final = Collection("peer", PeerCluster, what="cluster", list_command="novacron federation list")
 TOKENS: Final = Collection("token", JoinToken, what="token")
 

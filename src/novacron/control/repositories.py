@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from novacron.control.errors import NodeUnreachableError, RepositoryBusyError
-from novacron.control.kinds import NODES, REPOSITORIES
+from novacron.control.kinds import BACKUPS, NODES, REPOSITORIES
 from novacron.control.nodes import Nodes
 from novacron.control.scheduler import READY as NODE_READY
 from novacron.control.secrets import Secrets
@@ -113,11 +113,18 @@ class Repositories:
         return await self._nodes.call(known.node_id, "repository.stats", kept.place, RepositoryStats)
 
     async def delete(self, reference: str) -> None:
-        """Forget it, and its key; what lies in its store is left alone. Raises RepositoryBusyError."""
+        """Forget it, and its key; what lies in its store is left alone.
+
+        Raises RepositoryBusyError, and ConflictError while backups are in it.
+        """
 
         def delete(tx: Transaction) -> None:
             known = REPOSITORIES.get(tx, reference).value
             _check_ready(known)
+            if any(backup.repository_id == known.id for backup in BACKUPS.every(tx)):
+                raise ConflictError(
+                    f"backups are in repository {known.name}", next_command=f"novacron backup list --repo {known.name}"
+                )
             REPOSITORIES.delete(tx, known.id)
             self._secrets.forget(tx, known.id)
 

@@ -7,13 +7,13 @@ from msgspec import Struct
 
 from novacron.control.kinds import REPOSITORIES
 from novacron.control.nodes import Nodes
+from novacron.control.reported import raise_failure
 from novacron.control.repositories import READY, KeptPlace, kept_place
 from novacron.control.secrets import Secrets
 from novacron.core.clock import Clock
-from novacron.core.errors import InternalError, RemoteError
 from novacron.core.ids import NodeId
 from novacron.database.database import Database, Transaction
-from novacron.protocol.checkpoint import DONE, FAILED, WorkProgress
+from novacron.protocol.checkpoint import DONE, WorkProgress
 from novacron.protocol.node import Nothing
 from novacron.protocol.repository import (
     CheckResult,
@@ -143,17 +143,10 @@ class RepositoryWorkflows:
         """Ask until the node has done it: one that has started anew begins again. Raises what it failed for."""
         while True:
             report = await self._nodes.call(_node(context), method, order, RepositoryReport)
+            raise_failure(report)
             if report.state == DONE:
                 found: Json = msgspec.to_builtins(getattr(report, field))
                 return found
-            if report.state == FAILED:
-                raise RemoteError(
-                    report.error_cause,
-                    code=report.error_code,
-                    exit_code=InternalError.exit_code,
-                    http_status=InternalError.http_status,
-                    next_command=report.error_next,
-                )
             await self._wait(context, report.progress)
 
     async def _wait(self, context: StepContext, progress: WorkProgress) -> None:

@@ -50,6 +50,13 @@ class BackupRef(Struct, frozen=True):
     backup_id: BackupId
 
 
+class BackupRemoval(Struct, frozen=True):
+    """Remove a backup from its repository; harmless when it is not there."""
+
+    backup_id: BackupId
+    repository: RepositoryPlace
+
+
 class BackupFacts(Struct, frozen=True):
     """What is known of a backup that is whole; its manifest has it as its facts."""
 

@@ -6,6 +6,7 @@ Fields carry their unit in their names; times are seconds since 1970, UTC.
 from msgspec import Struct, field
 
 from novacron.core.ids import (
+    BackupId,
     BatchId,
     CheckpointId,
     ClusterId,
@@ -17,6 +18,7 @@ from novacron.core.ids import (
     TokenId,
     VmId,
 )
+from novacron.protocol.backup import BackupFacts
 from novacron.protocol.checkpoint import CheckpointFacts, WorkProgress
 from novacron.protocol.migration import MigrationPolicy, MigrationProgress, MigrationSummary, Strategy
 from novacron.protocol.node import Orphan
@@ -219,6 +221,23 @@ class Repository(Struct, frozen=True):
     warnings: tuple[str, ...] = ()  # what its store cannot do
     checked: CheckResult | None = None  # the last check that came to its end
     pruned: PruneResult | None = None  # the last prune that did
+    problem: Problem | None = None  # what the last work on it failed for
+
+
+class Backup(Struct, frozen=True):
+    """The disks of a VM as they were at one instant, in a repository."""
+
+    id: BackupId
+    vm_id: VmId
+    vm_name: str
+    repository_id: RepositoryId
+    repository_name: str
+    node_id: NodeId  # that has made it
+    state: str  # creating, ready, deleting
+    job_id: str = ""  # of the last work on it
+    begun_at: float = 0.0
+    progress: WorkProgress = field(default_factory=WorkProgress)  # of that work
+    facts: BackupFacts | None = None  # once it is whole
     problem: Problem | None = None  # what the last work on it failed for
 
 

@@ -73,6 +73,15 @@ class CheckpointRequest(Struct, frozen=True, forbid_unknown_fields=True):
     keep_for_ms: Annotated[int, Meta(ge=0)] = 0
 
 
+class BackupRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Into ``repository``. ``full``: all is read. ``freeze``: the guest's agent is asked to hold its file systems."""
+
+    repository: Reference
+    full: bool = False
+    freeze: bool = True
+    rate_bytes_s: Annotated[int, Meta(ge=0)] = 0  # that are stored, on average; 0: as fast as it goes
+
+
 class RestoreRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """``force``: the VM is ended if it runs. ``name``: as a new VM of that name; the VM itself is left alone."""
 

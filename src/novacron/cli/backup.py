@@ -3,7 +3,7 @@
 import click
 
 from novacron.cli import watching
-from novacron.cli.backup_view import BACKUP, describe
+from novacron.cli.backup_view import BACKUP
 from novacron.cli.errors import WorkFailedError
 from novacron.cli.follow import follow
 from novacron.cli.kinds import BACKUPS, JOBS, VMS, at
@@ -11,6 +11,7 @@ from novacron.cli.measures import RATE
 from novacron.cli.output import Column
 from novacron.cli.session import Session, in_session
 from novacron.cli.texts import ago, moment, problem_text, span
+from novacron.cli.work_view import describe
 from novacron.core.units import format_size
 from novacron.protocol.resources import Backup
 from novacron.protocol.rest import BackupRequest

@@ -3,7 +3,7 @@
 import click
 
 from novacron.cli import watching
-from novacron.cli.checkpoint_view import CHECKPOINT, describe
+from novacron.cli.checkpoint_view import CHECKPOINT
 from novacron.cli.errors import WorkFailedError
 from novacron.cli.follow import follow
 from novacron.cli.kinds import CHECKPOINTS, JOBS, VMS, Found, at
@@ -11,6 +11,7 @@ from novacron.cli.measures import DURATION
 from novacron.cli.output import Column
 from novacron.cli.session import Session, in_session
 from novacron.cli.texts import ago, moment, problem_text, span
+from novacron.cli.work_view import describe
 from novacron.core.units import format_size
 from novacron.protocol.resources import Checkpoint
 from novacron.protocol.rest import CheckpointRequest, RestoreRequest

@@ -13,9 +13,10 @@ from novacron.cli.follow import follow
 from novacron.cli.kinds import REPOSITORIES, Found, at
 from novacron.cli.measures import DURATION
 from novacron.cli.output import Column
-from novacron.cli.repository_view import READY, REPOSITORY, checked_text, describe, lock_text, pruned_text
+from novacron.cli.repository_view import READY, REPOSITORY, checked_text, lock_text, pruned_text
 from novacron.cli.session import Session, in_session
 from novacron.cli.texts import ago, moment, problem_text
+from novacron.cli.work_view import describe
 from novacron.core.errors import InvalidInputError
 from novacron.core.units import format_size
 from novacron.protocol.repository import RepositoryStats

@@ -1,13 +1,13 @@
 """How a repository that is worked on is shown, and followed."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from novacron.cli.errors import FaultsFoundError, WorkFailedError
+from novacron.cli.errors import FaultsFoundError
 from novacron.cli.follow import View
 from novacron.cli.kinds import REPOSITORIES
-from novacron.cli.live import Picture
-from novacron.cli.texts import moment, work_text
+from novacron.cli.texts import moment
+from novacron.cli.work_view import judge, pictures
 from novacron.core.units import format_size
 from novacron.protocol.repository import CheckResult, PruneResult
 from novacron.protocol.resources import Repository
@@ -20,11 +20,6 @@ LOCKS: Final = {
     "recovery": "a recovery key",
     "open": "none",
 }
-
-
-def describe(repository: Repository) -> str:
-    """Its state, and how far the work on it is, in one line."""
-    return work_text(repository.state, repository.progress)
 
 
 def lock_text(lock: str) -> str:
@@ -48,21 +43,6 @@ def pruned_text(done: PruneResult) -> str:
     return f"{moment(done.at)}: {removed}, {done.marked_packs} more marked{moved}"
 
 
-def _pictures(_context_flag: str) -> Callable[[Repository], Picture]:
-    phase, reached = "", 0.0
-
-    def picture(repository: Repository) -> Picture:
-        nonlocal phase, reached
-        progress = repository.progress
-        if progress.phase != phase:
-            phase, reached = progress.phase, 0.0
-        if progress.total_bytes:
-            reached = max(reached, min(1.0, progress.done_bytes / progress.total_bytes))
-        return Picture(f"repository {repository.name}", reached, describe(repository), "")
-
-    return picture
-
-
 def _facts(repository: Repository, _context_flag: str) -> Iterable[tuple[str, str]]:
     if (checked := repository.checked) is not None and checked.at >= repository.begun_at:
         yield "checked", "\n".join(checked_text(checked))
@@ -72,8 +52,7 @@ def _facts(repository: Repository, _context_flag: str) -> Iterable[tuple[str, st
 
 def _judge(repository: Repository) -> None:
     """Raises WorkFailedError, FaultsFoundError, unless the last work on it ended well."""
-    if (problem := repository.problem) is not None:
-        raise WorkFailedError(problem.cause, code=problem.code, next_command=problem.next_command)
+    judge(repository)
     checked = repository.checked
     if checked is not None and checked.at >= repository.begun_at and checked.fault_count:
         raise FaultsFoundError(
@@ -87,7 +66,7 @@ REPOSITORY: Final = View(
     kind=REPOSITORIES,
     outcome=lambda repository: READY if repository.state == READY else "",
     goes_on_as=lambda _: None,
-    pictures=_pictures,
+    pictures=pictures(lambda one: f"repository {one.name}"),
     facts=_facts,
     judge=_judge,
 )

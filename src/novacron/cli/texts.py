@@ -2,8 +2,7 @@
 
 import time
 
-from novacron.core.units import MIB, format_size
-from novacron.protocol.checkpoint import WorkProgress
+from novacron.core.units import format_size
 
 MINUTE_S = 60
 HOUR_S = 3600
@@ -39,20 +38,6 @@ def moment(at: float) -> str:
 def sizes(*pairs: tuple[str, int]) -> str:
     """``zero 12 MiB, delta 3 MiB``: what is nothing is left out."""
     return ", ".join(f"{name} {format_size(size)}" for name, size in pairs if size)
-
-
-def work_text(state: str, progress: WorkProgress) -> str:
-    """A state, and how far the work in it is, in one line."""
-    if not progress.phase:
-        return state
-    parts = [f"{state}: {progress.phase}"]
-    if progress.total_bytes:
-        parts.append(f"{format_size(progress.done_bytes)} of {format_size(progress.total_bytes)}")
-    if progress.rate_bytes_s:
-        parts.append(f"{progress.rate_bytes_s / MIB:.0f} MiB/s")
-    if progress.eta_s:
-        parts.append(f"{span(progress.eta_s * 1000)} left")
-    return " · ".join(parts)
 
 
 def problem_text(code: str, cause: str, next_command: str) -> str:

@@ -1,8 +1,11 @@
 """What an agent recorded and died before doing is done when it starts again."""
 
+import asyncio
+
 import pytest
 
 from novacron.core.errors import RemoteError
+from novacron.hypervisor.driver import MachineState
 from novacron.hypervisor.errors import QemuDiedError
 from novacron.protocol.migration import MigrationPolicy, MigrationReport
 from novacron.protocol.node import VmCreate, VmRef, VmReport
@@ -60,3 +63,33 @@ async def test_a_qemu_that_was_started_and_not_recorded_is_ended_and_the_vm_star
     await nodes.start("a")
     assert await nodes.agents["a"]._driver.adopt(VM) == []
     assert (await client.call("vm.start", VmRef(VM), VmReport)).state == "running"
+
+
+@pytest.mark.xdist_group("qemu-2")
+async def test_a_guest_that_came_and_has_gone_on_stands_still_through_a_restart(nodes):
+    """Its paused instance is the one that had come, and that was recorded to run."""
+    await nodes.boot("a")
+    await nodes.until("a", await nodes.order("a", "b", 1), "settled")
+    await nodes.until("b", await nodes.order("b", "a", 2), "settled")
+    await nodes.stop("b")
+    await nodes.start("b")
+    (left,) = await nodes.agents["b"]._driver.adopt(VM)
+    assert await left.state() is not MachineState.RUNNING
+    async with nodes.console("a") as guest:
+        assert (await guest.check("there"))["errors"] == 0
+
+
+@pytest.mark.xdist_group("qemu-2")
+async def test_a_guest_that_came_and_is_about_to_go_on_runs_again_after_a_restart(nodes):
+    """Its QEMU goes on with a migration that is not led by its node: it is taken back first."""
+    await nodes.boot("a")
+    await nodes.until("a", await nodes.order("a", "b", 1), "settled")
+    ref = await nodes.order("b", "a", 2, MigrationPolicy(strategy="native"))
+    source = nodes.agents["b"]._outgoing._moves[ref.migration_id]
+    async with asyncio.timeout(60):
+        while source.meter.phase != "switchover":  # noqa: ASYNC110 - the source's own count
+            await asyncio.sleep(0.001)
+    await nodes.stop("b")
+    await nodes.start("b")
+    async with nodes.console("b") as guest:
+        assert (await guest.check("back"))["errors"] == 0

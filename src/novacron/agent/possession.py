@@ -14,7 +14,7 @@ from novacron.core.ids import VmId
 from novacron.hypervisor.driver import Driver, Machine
 from novacron.hypervisor.errors import HypervisorError
 from novacron.migration.destination import take_possession
-from novacron.migration.handover import Attempt, Claim
+from novacron.migration.handover import Attempt, Claim, Ownership
 
 Transition = Callable[[Claim, Attempt], tuple[Claim, Attempt]]
 log = structlog.get_logger()
@@ -69,7 +69,10 @@ class Possession:
         await self._take_its_place(machine)
 
     async def let_run(self, attempt: Attempt) -> None:
-        """It was recorded that it runs."""
+        """It was recorded that it runs, and nothing since: its instance may stand still here because it has gone on."""
+        owned = self._journal.claim(attempt.vm_id).ownership is Ownership.OWNER
+        if not owned or not self._journal.newest(attempt):
+            return
         machine = await self._vms.machine(attempt.vm_id)
         if machine is None or machine.instance != attempt.instance:
             return

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from cryptography import x509
 from msgspec import Struct
 
 from novacron.repository.errors import AddressError
@@ -56,6 +55,8 @@ class S3Access(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """PEM certificates, trusted beside the system's; empty without a file. Raises AddressError."""
         if not self.ca_file:
             return b""
+        from cryptography import x509  # noqa: PLC0415 - every command knows this class, and none needs that
+
         try:
             content = Path(self.ca_file).read_bytes()
             x509.load_pem_x509_certificates(content)

@@ -97,6 +97,7 @@ async def test_every_address_of_a_host_is_no_address(tmp_path):
         assert await one.wait() == 2
 
 
+@pytest.mark.soak
 async def test_the_benchmark_compares_with_a_peer_and_shows_a_second_vm_and_an_outage():
     words = ("bench", "migration", "--workload", "idle", "--runs", "1", "--link", "2Gbit/s", "--delay", "1ms")
     chosen = ("--peer", "multifd+zstd", "--case", "second-vm", "--case", "resume")

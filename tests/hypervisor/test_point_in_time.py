@@ -201,6 +201,7 @@ class Agent:
 
     def __init__(self, *, frozen: int = 1, silent_to: str = "") -> None:
         self.heard: list[str] = []
+        self.left = asyncio.Event()
         self._frozen = frozen
         self._silent_to = silent_to
 
@@ -215,6 +216,8 @@ class Agent:
             if command != self._silent_to:
                 writer.write(json.dumps({"return": answer}).encode() + b"\n")
         writer.close()
+        await writer.wait_closed()
+        self.left.set()
 
 
 async def test_the_guests_agent_is_asked_only_when_it_has_answered(short_dir):
@@ -231,4 +234,5 @@ async def test_the_guests_agent_is_asked_only_when_it_has_answered(short_dir):
     deaf = Agent(silent_to="guest-sync")
     async with await asyncio.start_unix_server(deaf.serve, short_dir / "deaf"):
         assert not await GuestAgent(short_dir / "deaf").freeze()
+        await deaf.left.wait()
     assert deaf.heard == []

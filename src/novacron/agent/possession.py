@@ -69,16 +69,15 @@ class Possession:
         await self._take_its_place(machine)
 
     async def let_run(self, attempt: Attempt) -> None:
-        """It was recorded that it runs, and nothing since: its instance may stand still here because it has gone on."""
-        owned = self._journal.claim(attempt.vm_id).ownership is Ownership.OWNER
-        if not owned or not self._journal.newest(attempt):
+        """It was recorded that it runs. One that has gone on since, or is about to, is not woken by that."""
+        if self._journal.claim(attempt.vm_id).ownership is not Ownership.OWNER:
             return
         machine = await self._vms.machine(attempt.vm_id)
         if machine is None or machine.instance != attempt.instance:
             return
         self._arrivals.attend(attempt, machine)
         await self._take_its_place(machine)
-        if self._journal.facts(attempt.vm_id).power == "running":
+        if self._journal.newest(attempt) and self._journal.facts(attempt.vm_id).power == "running":
             await take_possession(machine, running=True, record=_nothing)
 
     async def let_follow(self, attempt: Attempt) -> None:
